@@ -1,0 +1,1 @@
+"""Mercurial extensions and the session workers that run them; the boundary to Mercurial's API."""

@@ -1,0 +1,1 @@
+"""Clock, retry, lifecycle and observability for every process."""

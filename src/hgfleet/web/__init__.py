@@ -1,0 +1,1 @@
+"""What a mirror answers over HTTP: wire protocol, pages, pushlog and health."""
