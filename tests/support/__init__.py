@@ -1,0 +1,1 @@
+"""What tests share: typed and reviewed like product code."""
