@@ -1,0 +1,18 @@
+"""What every test run needs, whoever starts it: programs on the PATH and settings of hypothesis."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+pytest.register_assert_rewrite("tests.support")
+
+_ROOT = Path(__file__).resolve().parent.parent
+_FIRST, _LAST = _ROOT / ".venv" / "bin", _ROOT / ".tools" / "bin"
+os.environ["PATH"] = os.pathsep.join([str(_FIRST), os.environ.get("PATH", os.defpath), str(_LAST)])
+
+# No deadline per example: machines that test many things at once are slow at random.
+settings.register_profile("dev", deadline=None, max_examples=100)
+settings.register_profile("ci", deadline=None, max_examples=300, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
