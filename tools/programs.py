@@ -96,6 +96,7 @@ def is_present(package: Package) -> bool:
         return True
     found = shutil.which(package.first, path=os.pathsep.join(SERVICE_DIRECTORIES))
     if found:
+        (BIN / package.first).unlink(missing_ok=True)
         (BIN / package.first).symlink_to(found)
     return found is not None
 
@@ -127,7 +128,7 @@ def link_into_environment() -> None:
     """Let everything in .tools/bin be found beside `hgfleet` too, also by whoever calls it directly."""
     for program in BIN.iterdir():
         link = LINKS / program.name
-        if program.suffix != ".new" and LINKS.is_dir() and not link.is_symlink():
+        if LINKS.is_dir() and not link.is_symlink():
             link.symlink_to(os.path.relpath(program, LINKS))
 
 
@@ -168,9 +169,12 @@ def _write_wrapper(program: str, prefix: Path, *, probe: str | None) -> None:
     new = BIN / f"{Path(program).name}.new"
     new.write_text(text)
     new.chmod(0o755)
-    if probe is not None:
-        _run(new, probe)
-    new.rename(BIN / Path(program).name)
+    try:
+        if probe is not None:
+            _run(new, probe)
+        new.rename(BIN / Path(program).name)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _run(*command: str | Path, directory: Path = ROOT) -> str:
