@@ -1,0 +1,104 @@
+"""Where everything of a fleet lies: the one place that puts path names together.
+
+The files of a host are a contract between processes: docs/design/local-protocols.md.
+
+Promises: pure; the same configuration gives the same paths in every process.
+Does not: create or look at anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hgfleet.config.schema import FleetConfig
+from hgfleet.model.ids import HostName, RepoId
+
+CONFIG_NAME = "hgfleet.toml"
+PRIMARY = HostName("primary")
+
+
+@dataclass(frozen=True, slots=True)
+class HostLayout:
+    """The files of one host."""
+
+    name: HostName
+    directory: Path
+
+    @property
+    def repositories(self) -> Path:
+        """One directory per repository id."""
+        return self.directory / "repos"
+
+    @property
+    def spool(self) -> Path:
+        """Payloads on their way to or from the blob store."""
+        return self.directory / "spool"
+
+    @property
+    def catalogue(self) -> Path:
+        """What the mirror's web workers serve."""
+        return self.directory / "catalogue.sqlite"
+
+    @property
+    def serving(self) -> Path:
+        """The mirror's stage and lease."""
+        return self.directory / "serving.json"
+
+    def repository(self, repository: RepoId) -> Path:
+        """Return the link to the generation in use of a repository."""
+        return self.repositories / repository / "current"
+
+    def hgrc(self, role: str) -> Path:
+        """Return the file that HGRCPATH names for a role."""
+        return self.directory / f"{role}.hgrc"
+
+
+@dataclass(frozen=True, slots=True)
+class FleetLayout:
+    """The files of a fleet on one machine."""
+
+    config: FleetConfig
+
+    @property
+    def run(self) -> Path:
+        """Sockets; `up` may have put a link here, as a socket's path has room for 107 bytes only."""
+        return self.config.site.run_directory.resolve()
+
+    @property
+    def agent_socket(self) -> Path:
+        """Where the log agent listens."""
+        return self.run / "log-agent.sock"
+
+    @property
+    def sessions_socket(self) -> Path:
+        """Where the session server listens."""
+        return self.run / "sessions.sock"
+
+    @property
+    def effective_config(self) -> Path:
+        """What the running processes read: the file with this run's options in it."""
+        return self.run / "effective.toml"
+
+    @property
+    def primary(self) -> HostLayout:
+        """The primary's files."""
+        return HostLayout(PRIMARY, self.config.site.hosts_directory / PRIMARY)
+
+    @property
+    def mirrors(self) -> list[HostLayout]:
+        """Each mirror's files, in order."""
+        return [self.host(HostName(f"mirror{number}")) for number in range(1, self.config.mirrors.count + 1)]
+
+    @property
+    def hosts(self) -> list[HostLayout]:
+        """The primary and every mirror."""
+        return [self.primary, *self.mirrors]
+
+    def host(self, name: HostName) -> HostLayout:
+        """Return one host's files by its name."""
+        return HostLayout(name, self.config.site.hosts_directory / name)
+
+    def log_file(self, process: str) -> Path:
+        """Return where a process writes its structured lines."""
+        return self.config.logs.path / f"{process}.log"

@@ -1,0 +1,105 @@
+"""Reads the configuration file into frozen typed values, or says everything that is wrong with it.
+
+Promises: all problems are reported at once, each with its path in the file; an unknown key is refused with
+the nearest known one; relative paths are taken from the file's own directory.
+Does not: look for the file (cli.find_fleet) or touch anything that it names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from hgfleet.config.schema import FleetConfig, Section, find_conflicts, section_classes
+from hgfleet.errors import ConfigError
+
+Tables = Mapping[str, Any]
+
+
+def load_config(path: Path) -> FleetConfig:
+    """Read a file; raise ConfigError `config.missing` or `config.invalid` (context `problems`)."""
+    return parse_config(read_tables(path), path)
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """Return the file's tables as they stand; raise ConfigError when it is absent or no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            "config.missing",
+            "no configuration here",
+            hint="`hgfleet up` makes one; --dir, --config, HGFLEET_DIR or HGFLEET_CONFIG name another place",
+            path=path,
+        ) from error
+    except OSError as error:
+        reason = error.strerror
+        raise ConfigError(
+            "config.unreadable", "the configuration cannot be read", path=path, reason=reason
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _invalid(path, [str(error)]) from error
+
+
+def parse_config(tables: Tables, path: Path) -> FleetConfig:
+    """Check the tables of the file `path`; raise ConfigError `config.invalid`."""
+    base = path.absolute().parent
+    problems = list(_unknown_tables(tables))
+    sections: dict[str, Section] = {}
+    for name, kind in section_classes().items():
+        try:
+            sections[name] = kind.model_validate(tables.get(name, {}), context={"base": base})
+        except ValidationError as error:
+            problems += [_describe(name, kind, detail) for detail in error.errors(include_url=False)]
+    if len(sections) == len(section_classes()):
+        config = FleetConfig.model_validate(sections)
+        problems += find_conflicts(config)
+    if problems:
+        raise _invalid(path, problems)
+    return config
+
+
+def override(tables: Tables, changes: Mapping[tuple[str, str], object]) -> dict[str, Any]:
+    """Return the tables with some values replaced, by (table, key)."""
+    result = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items()}
+    for (table, key), value in changes.items():
+        result.setdefault(table, {})[key] = value
+    return result
+
+
+def _unknown_tables(tables: Tables) -> Iterator[str]:
+    known = list(section_classes())
+    for name in sorted(tables.keys() - set(known)):
+        yield f"{name}: unknown{_near_miss(name, known)}"
+
+
+def _describe(section: str, kind: type[Section], detail: ErrorDetails) -> str:
+    path = section + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        keys = [field.alias or name for name, field in kind.model_fields.items()]
+        return f"{path}: unknown{_near_miss(str(detail['loc'][-1]), keys)}"
+    if detail["type"] in {"model_type", "model_attributes_type"}:
+        return f"{path}: expected a table"
+    text = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{path}: {text}, not {detail['input']!r}"
+
+
+def _near_miss(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _invalid(path: Path, problems: list[str]) -> ConfigError:
+    return ConfigError(
+        "config.invalid",
+        "the configuration is not valid",
+        hint="\n".join(problems),
+        path=path,
+        problems=len(problems),
+    )

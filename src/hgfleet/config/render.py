@@ -1,0 +1,83 @@
+"""Writes configurations: the commented file that a fleet starts with, and the reference page.
+
+Promises: the file of render_config(), read back, gives an equal configuration; every key of the schema
+appears in both, with its comment.
+Does not: choose values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from hgfleet.config.schema import FleetConfig, Section, section_classes
+
+_INTRODUCTION = (
+    "# Configuration of one hgfleet. Every key is listed; a key that is left out has the value shown here.\n"
+    '# Durations are written "250ms", "30s", "5m"; sizes "256KiB", "64MiB".\n'
+    "# Relative paths start at this file's directory.\n"
+)
+
+
+def render_default_config(changes: Mapping[tuple[str, str], object]) -> str:
+    """Return the commented file with every key at its default, but for `changes`, by (table, key)."""
+    return _INTRODUCTION + "".join(
+        _render_table(table, kind, {key: changes.get((table, key), value) for key, value in keys.items()})
+        for table, kind, keys in _defaults()
+    )
+
+
+def render_config(config: FleetConfig) -> str:
+    """Return a configuration in force as a file: paths are absolute, so it may lie anywhere."""
+    values = config_values(config)
+    return "".join(_render_table(table, kind, values[table]) for table, kind in section_classes().items())
+
+
+def config_values(config: FleetConfig) -> dict[str, dict[str, Any]]:
+    """Return every value by table and key, as it is written in the file."""
+    return config.model_dump(mode="json", by_alias=True)
+
+
+def render_reference() -> str:
+    """Return docs/reference/config.md."""
+    lines = ["# Configuration", "", _REFERENCE_INTRODUCTION, ""]
+    for table, kind in section_classes().items():
+        lines += [f"## [{table}]", "", kind.__doc__ or "", "", "| key | default | meaning |", "|---|---|---|"]
+        lines += [
+            f"| `{key}` | `{_render_value(field.default)}` | {field.description} |"
+            for key, field in _fields(kind)
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+_REFERENCE_INTRODUCTION = """\
+Generated from `hgfleet.config.schema`. `hgfleet config init` writes the same as a commented file, `config
+check` says everything that is wrong with one, `config show` prints what is in force. Unknown keys are refused.
+Durations are written `"250ms"`, `"30s"`, `"5m"`, sizes `"256KiB"`, `"64MiB"`; relative paths start at the
+file's directory."""
+
+
+def _defaults() -> Iterator[tuple[str, type[Section], dict[str, Any]]]:
+    for table, kind in section_classes().items():
+        yield table, kind, {key: field.default for key, field in _fields(kind)}
+
+
+def _fields(kind: type[Section]) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in kind.model_fields.items():
+        yield field.alias or name, field
+
+
+def _render_table(table: str, kind: type[Section], value_by_key: Mapping[str, object]) -> str:
+    lines = [f"\n# {kind.__doc__}\n[{table}]\n"]
+    for key, field in _fields(kind):
+        lines.append(f"# {field.description}\n{key} = {_render_value(value_by_key[key])}\n")
+    return "".join(lines)
+
+
+def _render_value(value: object) -> str:
+    """JSON's strings, numbers, booleans and arrays of these are TOML's too."""
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,271 @@
+"""Every setting of a fleet: its name, type, default and meaning, in one place.
+
+`hgfleet config init` writes the file from here and docs/reference/config.md is generated from here, so no key
+can exist without a comment. An attribute names its unit (`lease_seconds`); the key in the file does not, as
+its value does (`lease = "10s"`).
+
+Promises: a FleetConfig is complete, typed and frozen, and its values fit each other (`find_conflicts`).
+Does not: read files or the environment, or know what lies where in a fleet's directory (config.layout).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from hgfleet.config.units import Duration, FilePath, Names, OptionalFilePath, Size
+
+MAX_MIRRORS = 64
+
+
+def setting(default: Any, about: str, *, key: str | None = None) -> Any:
+    """Declare one key: its default as written in the file, what it means, its name where it differs."""
+    return Field(default=default, description=about, alias=key)
+
+
+def _check_address(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError as error:
+        raise ValueError("expected an IP address") from error
+    return text
+
+
+def _check_network(networks: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        for network in networks:
+            ipaddress.ip_network(network)
+    except ValueError as error:
+        raise ValueError('expected networks such as "10.0.0.0/8"') from error
+    return networks
+
+
+Address = Annotated[str, AfterValidator(_check_address)]
+Networks = Annotated[Names, AfterValidator(_check_network)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Ports = Annotated[tuple[Port, ...], *Names.__metadata__]
+Count = Annotated[int, Field(ge=1, le=1024)]
+
+
+class Section(BaseModel):
+    """A table of the file."""
+
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", validate_default=True, validate_by_name=False
+    )
+
+
+class SiteSection(Section):
+    """The fleet as a whole."""
+
+    name: str = setting("hgfleet", "what the pages and the banner call this fleet")
+    url: str = setting("", 'base URL that clients use; "" is https://localhost:<http.https_port>')
+    run_directory: FilePath = setting("run", "sockets and what is made anew at each start")
+    hosts_directory: FilePath = setting("hosts", "repositories, one directory per host")
+
+
+class LogSection(Section):
+    """The replication log."""
+
+    kind: Literal["sqlite"] = setting("sqlite", "which adapter: sqlite (embedded)")
+    path: FilePath = setting("log/log.sqlite", "the embedded log's file")
+    partitions: Count = setting(8, "partitions of pushdata; fixed when the log is made")
+    inline_limit_bytes: Size = setting(
+        "256KiB", "a larger payload goes to the blob store", key="inline_limit"
+    )
+
+
+class BlobsSection(Section):
+    """The blob store: large payloads and snapshots."""
+
+    kind: Literal["directory"] = setting("directory", "which adapter: directory")
+    path: FilePath = setting("blobs", "the store's directory")
+
+
+class DirectorySection(Section):
+    """The directory of accounts: SSH keys and groups."""
+
+    kind: Literal["toml"] = setting("toml", "which adapter: toml (a file managed by `hgfleet user`)")
+    path: FilePath = setting("directory.toml", "the accounts' file")
+
+
+class AccessSection(Section):
+    """Who may do what."""
+
+    creators: Names = setting(["creators"], "groups whose members may create repositories over SSH")
+    default_writers: Names = setting(["developers"], "writers of a repository created without --writers")
+    service_accounts: Names = setting([], "accounts that may push on behalf of a person")
+
+
+class SshSection(Section):
+    """The embedded SSH server."""
+
+    bind: Address = setting("127.0.0.1", "address to listen on")
+    port: Port = setting(2222, "port to listen on")
+    host_key: FilePath = setting("keys/ssh_host_ed25519", "private host key")
+    max_connections: Count = setting(200, "connections at once; more are closed at once")
+    max_sessions: Count = setting(64, "sessions at once; more are told to come back")
+    max_sessions_per_account: Count = setting(16, "sessions of one account at once")
+    login_timeout_seconds: Duration = setting(
+        "30s", "a client that has not logged in by then is cut off", key="login_timeout"
+    )
+    idle_timeout_seconds: Duration = setting(
+        "5m", "a client that answers no keep-alive for so long is cut off", key="idle_timeout"
+    )
+
+
+class HttpSection(Section):
+    """HTTPS for readers, and the plain port that redirects to it."""
+
+    bind: Address = setting("127.0.0.1", "address to listen on")
+    http_port: Port = setting(8080, "plain port: answers 301 to everything")
+    https_port: Port = setting(8443, "HTTPS port")
+    certificate: FilePath = setting("keys/server.pem", "certificate chain")
+    key: FilePath = setting("keys/server-key.pem", "private key of the certificate")
+    ca_file: OptionalFilePath = setting(
+        "keys/ca.pem", 'certificate of the CA that clients need; "": a public one'
+    )
+    workers: Count = setting(2, "web worker processes of one mirror")
+    threads: Count = setting(8, "threads of one web worker; a clone holds one all the time")
+    graceful_timeout_seconds: Duration = setting(
+        "30s", "how long requests in flight may go on at a stop", key="graceful_timeout"
+    )
+    trusted_proxies: Networks = setting(
+        [], "networks whose forwarding headers are believed; HAProxy's own is added by itself"
+    )
+
+
+class ProxySection(Section):
+    """HAProxy in front of more than one mirror."""
+
+    program: str = setting("haproxy", "program, by path or found on PATH")
+    check_interval_seconds: Duration = setting(
+        "300ms", "how often each mirror's readiness is asked", key="check_interval"
+    )
+    check_timeout_seconds: Duration = setting("1s", "how long a check may take", key="check_timeout")
+    fall: Count = setting(2, "failed checks in a row that take a mirror out")
+    max_connections: Count = setting(400, "connections at once")
+
+
+class AdminSection(Section):
+    """Status and metrics; never reachable through the HTTPS port."""
+
+    bind: Address = setting("127.0.0.1", "address to listen on")
+    port: Port = setting(8090, "port to listen on")
+
+
+class MirrorsSection(Section):
+    """The mirrors that `hgfleet up` runs."""
+
+    count: Annotated[int, Field(ge=1, le=MAX_MIRRORS)] = setting(1, "how many")
+    ports: Ports = setting([], "each mirror's own port behind HAProxy; [] takes free ones")
+    apply_workers: Count = setting(2, "worker processes of one applier")
+
+
+class MembershipSection(Section):
+    """Which mirrors are counted."""
+
+    lease_seconds: Duration = setting("10s", "a mirror unheard of for so long is evicted", key="lease")
+    self_stale_seconds: Duration = setting(
+        "5s", "a mirror whose last acknowledged report is older says it is not ready", key="self_stale"
+    )
+    floor: Annotated[int, Field(ge=1, le=MAX_MIRRORS)] = setting(
+        1, "with fewer counted mirrors nothing new is exposed"
+    )
+
+
+class PushSection(Section):
+    """The life of a push."""
+
+    visible_wait_seconds: Duration = setting(
+        "2s", "how long a push waits to be visible on all mirrors", key="visible_wait"
+    )
+    append_deadline_seconds: Duration = setting(
+        "10s", "how long an unanswered append is waited for", key="append_deadline"
+    )
+    lock_timeout_seconds: Duration = setting(
+        "30s", "how long a push waits for another one's lock", key="lock_timeout"
+    )
+
+
+class LogsSection(Section):
+    """What the processes write about themselves, as JSON lines."""
+
+    path: FilePath = setting("logs", "directory of the log files")
+    level: Literal["debug", "info", "warning", "error"] = setting("info", "lowest level that is written")
+    file_size_bytes: Size = setting("16MiB", "a file that has grown past this is rotated", key="file_size")
+    files_kept: Count = setting(3, "rotated files kept of each")
+
+
+class TestingSection(Section):
+    """For tests only."""
+
+    allow_faults: bool = setting(
+        False, "honour HGFLEET_FAULTS, the crash points of docs/design/local-protocols.md"
+    )
+
+
+class FleetConfig(Section):
+    """One fleet's configuration."""
+
+    site: SiteSection
+    log: LogSection
+    blobs: BlobsSection
+    directory: DirectorySection
+    access: AccessSection
+    ssh: SshSection
+    http: HttpSection
+    proxy: ProxySection
+    admin: AdminSection
+    mirrors: MirrorsSection
+    membership: MembershipSection
+    push: PushSection
+    logs: LogsSection
+    testing: TestingSection
+
+    @property
+    def base_url(self) -> str:
+        """The URL that clients read from, without a slash at its end."""
+        return self.site.url.rstrip("/") or f"https://localhost:{self.http.https_port}"
+
+
+def section_classes() -> dict[str, type[Section]]:
+    """Return each table's class by its name, in the file's order."""
+    annotations = {name: field.annotation for name, field in FleetConfig.model_fields.items()}
+    return {name: kind for name, kind in annotations.items() if isinstance(kind, type)}
+
+
+def find_conflicts(config: FleetConfig) -> Iterator[str]:
+    """Yield every pair of settings that cannot both be right."""
+    detection = config.proxy.fall * (config.proxy.check_interval_seconds + config.proxy.check_timeout_seconds)
+    if config.membership.lease_seconds < config.membership.self_stale_seconds + detection:
+        yield (
+            "membership.lease: must be at least membership.self_stale + "
+            f"proxy.fall * (proxy.check_interval + proxy.check_timeout) = "
+            f"{config.membership.self_stale_seconds + detection:g}s, or readers may meet an evicted mirror"
+        )
+    if config.membership.floor > config.mirrors.count:
+        yield "membership.floor: is above mirrors.count, so nothing could ever be exposed"
+    if config.mirrors.ports and len(config.mirrors.ports) != config.mirrors.count:
+        yield "mirrors.ports: must name one port for each of mirrors.count, or none"
+    if config.push.append_deadline_seconds >= config.push.lock_timeout_seconds:
+        yield "push.append_deadline: must be below push.lock_timeout, or waiting pushes give up first"
+    yield from _find_shared_ports(config)
+
+
+def _find_shared_ports(config: FleetConfig) -> Iterator[str]:
+    port_by_key = {
+        "ssh.port": config.ssh.port,
+        "http.http_port": config.http.http_port,
+        "http.https_port": config.http.https_port,
+        "admin.port": config.admin.port,
+    }
+    port_by_key |= {f"mirrors.ports[{place}]": port for place, port in enumerate(config.mirrors.ports)}
+    for port, uses in Counter(port_by_key.values()).items():
+        if port and uses > 1:
+            keys = ", ".join(key for key, value in port_by_key.items() if value == port)
+            yield f"{keys}: the same port {port}"
