@@ -111,7 +111,9 @@ def parse_digest(text: str) -> Digest:
 def parse_host_name(text: str) -> HostName:
     """Check a host's name (lower case, as in DNS); raise RejectedError `host.bad-name` otherwise."""
     if _HOST.fullmatch(text) is None:
-        raise RejectedError("host.bad-name", "bad host name", hint="use lower-case letters, digits, '-' and '.'")
+        raise RejectedError(
+            "host.bad-name", "bad host name", hint="use lower-case letters, digits, '-' and '.'"
+        )
     return HostName(text)
 
 
@@ -119,6 +121,8 @@ def parse_account_name(text: str) -> AccountName:
     """Check an account's name; raise RejectedError `account.bad-name` otherwise."""
     if _ACCOUNT.fullmatch(text) is None:
         raise RejectedError(
-            "account.bad-name", "bad account name", hint="use letters, digits, and '.', '_', '+', '@', '-' inside"
+            "account.bad-name",
+            "bad account name",
+            hint="use letters, digits, and '.', '_', '+', '@', '-' inside",
         )
     return AccountName(text)

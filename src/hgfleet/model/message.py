@@ -1,9 +1,9 @@
-"""Messages of the replication log and their versioned wire form.
+r"""Messages of the replication log and their versioned wire form.
 
 A message is one line that names the format, a JSON header of the length given there, and the payload that
 the log carries inline (none when the payload lies in the blob store):
 
-    hgfleet/1 <header bytes, decimal>\\n<header, canonical JSON, UTF-8><payload>
+    hgfleet/1 <header bytes, decimal>\n<header, canonical JSON, UTF-8><payload>
 
 The header names the payload's size and SHA-256, so the digest of the header bytes covers the whole envelope
 and the payload without holding the payload in memory.
@@ -98,7 +98,9 @@ class Envelope:
     at: float  # Unix seconds, clock of the appending host
     identity: str  # the account or `host:<name>` that caused it
     trace: str  # one id from the gate to the notification
-    body: Mapping[str, Json] = field(default_factory=dict)  # what the kind needs; see docs/reference/messages.md
+    body: Mapping[str, Json] = field(
+        default_factory=dict
+    )  # what the kind needs; see docs/reference/messages.md
     payload: PayloadRef = NO_PAYLOAD
 
 
