@@ -8,7 +8,9 @@ from hgfleet.model.command import Serve, format_command, parse_command
 from hgfleet.model.ids import parse_repo_path
 
 PATHS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}(/[A-Za-z0-9][A-Za-z0-9._-]{0,8}){0,3}", fullmatch=True)
-HOSTILE_WORDS = st.sampled_from("hg -R serve --stdio --hidden clone edit ' / .. a/b - --config ;".split())
+HOSTILE_WORDS = st.sampled_from(
+    ["hg", "-R", "serve", "--stdio", "--hidden", "clone", "edit", "'", "/", "..", "a/b", "-", ";"]
+)
 COMMANDS = st.one_of(
     st.text(),
     st.builds("hg -R {} serve --stdio".format, st.text(max_size=20) | PATHS),
