@@ -55,10 +55,10 @@ def render_reference() -> str:
 
 
 _REFERENCE_INTRODUCTION = """\
-Generated from `hgfleet.config.schema`. `hgfleet config init` writes the same as a commented file, `config
-check` says everything that is wrong with one, `config show` prints what is in force. Unknown keys are refused.
-Durations are written `"250ms"`, `"30s"`, `"5m"`, sizes `"256KiB"`, `"64MiB"`; relative paths start at the
-file's directory."""
+Generated from `hgfleet.config.schema`. `hgfleet config init` writes the same as a commented file,
+`config check` says everything that is wrong with one, `config show` prints what is in force.
+Unknown keys are refused. Durations are written `"250ms"`, `"30s"`, `"5m"`, sizes `"256KiB"`, `"64MiB"`;
+relative paths start at the file's directory."""
 
 
 def _defaults() -> Iterator[tuple[str, type[Section], dict[str, Any]]]:
