@@ -31,6 +31,10 @@ class BlobStore(Protocol):
         """
         ...
 
+    def contains(self, sha256: Digest) -> bool:
+        """Say whether the blob is stored, so that no message names one that is not. Raises TransientError."""
+        ...
+
     def delete(self, sha256: Digest) -> None:
         """Remove the blob; absent is fine."""
         ...
