@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hgfleet.errors import PoisonError
+from hgfleet.errors import FleetError, PoisonError
 
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 MAX_BODY_BYTES = 256 * 1024 * 1024
@@ -55,6 +55,22 @@ def parse_header(text: bytes) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise PoisonError("frame.damaged", "frame header is not an object")
     return header
+
+
+def error_header(error: FleetError) -> dict[str, Any]:
+    """Return the header of an answer that names an error; adapters.local_client raises it again."""
+    plain = (str, int, float, bool, type(None))
+    context = {
+        name: value if isinstance(value, plain) else str(value) for name, value in error.context.items()
+    }
+    fields = {
+        "class": type(error).__name__,
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+        "context": context,
+    }
+    return {"ok": False, "error": fields}
 
 
 class FrameDecoder:
