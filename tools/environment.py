@@ -35,6 +35,7 @@ class Environment:
     directory: Path
     lock: Path
     with_project: bool = False
+    newest_python: tuple[int, int] | None = None  # the last one that its packages have compiled parts for
 
     @property
     def python(self) -> Path:
@@ -44,8 +45,15 @@ class Environment:
 
 ENVIRONMENTS = {
     "dev": Environment(ROOT / ".venv", REQUIREMENTS / "test.lock", with_project=True),
-    "hg6": Environment(ROOT / ".tools" / "clients" / "hg-6.9", REQUIREMENTS / "hg6.lock"),
+    "hg6": Environment(
+        ROOT / ".tools" / "clients" / "hg-6.9", REQUIREMENTS / "hg6.lock", newest_python=(3, 13)
+    ),
 }
+# An old Mercurial on a Python that came after it: its Python modules alone, imported at once. Such a client
+# is slower and knows no zstd, but it is the same client, and needs neither compiler nor headers.
+WITHOUT_COMPILED_PARTS = """\
+import os; os.environ.update(HGMODULEPOLICY="py", HGDEMANDIMPORT="disable")
+"""
 # In this order: a later lock takes the versions that an earlier one of its line has chosen.
 LOCKS = {
     "boot.lock": ["requirements/boot.in"],
@@ -89,7 +97,7 @@ def bring_up_to_date(environment: Environment) -> None:
         old_contents = old_project = ""
     if contents != old_contents:
         stamp.unlink(missing_ok=True)
-        _uv("pip", "sync", "--require-hashes", "--python", environment.python, environment.lock)
+        _install_packages(environment)
         old_project = ""
     if project != old_project:
         # Its build backend is in the lock, so building it needs nothing from outside.
@@ -107,6 +115,17 @@ def refresh_locks() -> None:
     for lock, sources in LOCKS.items():
         _uv("pip", "compile", *how, *sources, "--output-file", f"requirements/{lock}")
         print(f"hgfleet: requirements/{lock}", flush=True)
+
+
+def _install_packages(environment: Environment) -> None:
+    sync = ("pip", "sync", "--require-hashes", "--python", environment.python)
+    newest = environment.newest_python
+    if newest is None or sys.version_info[:2] <= newest:
+        _uv(*sync, environment.lock)
+        return
+    _uv(*sync, "--python-version", "{}.{}".format(*newest), "--only-binary", ":all:", environment.lock)
+    (packages,) = environment.directory.glob("lib/python*/site-packages")
+    (packages / "without-compiled-parts.pth").write_text(WITHOUT_COMPILED_PARTS)
 
 
 def _installed_part_of_project() -> str:
