@@ -129,6 +129,13 @@ class Catalogue:
         """The catalogue's last message that counts, in the form of a repository's."""
         return RepoHead(self.seq, self.digest, self.position)
 
+    def may_open_epoch(self, host: HostName, *, is_failover: bool = False) -> bool:
+        """Whether a starting log agent bids for a new epoch; otherwise it stays a standby.
+
+        Every start needs a new one: in the old epoch an append of the life before may still land.
+        """
+        return is_failover or self.owner.host in {"", host}
+
     def bindings(self) -> Iterator[Binding]:
         """Yield every path in order."""
         for path in sorted(self._binding_by_path):

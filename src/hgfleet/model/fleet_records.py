@@ -1,0 +1,267 @@
+"""The records of the state topic: who is in the fleet, how far each copy is, what the coordinator decided.
+
+A record is a key and a JSON object; of each key the compacted topic keeps only the newest, so a key must
+never be written by two that could contradict each other. It therefore names the writer's run: a host's
+incarnation, or a coordinator's claim and the number of its decision.
+
+    member/<host>/<incarnation>                      the host's heartbeat; the first one asks to be admitted
+    report/<host>/<incarnation>/<repository>         applied and exposed seq, parked or not
+    claim/<host>/<life>                              a coordinator's claim; its offset is the claim's number
+    watermark/<claim>/<number>/<repository>          decisions, under numbers of their own, never sent twice
+    admit/<claim>/<number>/<host>/<incarnation>
+    evict/<claim>/<number>/<host>/<incarnation>
+
+Promises: parse_record(key of r, value of r) == r; a record of an unknown or damaged form is None, as the
+topic may carry what a newer release writes, and a decision that nobody can read is no decision.
+Does not: say which decisions count (model.fleet).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from hgfleet.errors import RejectedError
+from hgfleet.model.ids import HostName, Offset, RepoId, Seq, parse_host_name, parse_repo_id
+
+Value = Mapping[str, Any]
+
+
+class Stage(StrEnum):
+    """What a mirror does with readers."""
+
+    JOINING = "joining"  # refuses all reads until it is counted and has exposed what was visible before that
+    SERVING = "serving"
+    DRAINING = "draining"  # refuses all reads and wants to be counted out; this incarnation never comes back
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Member:
+    """One incarnation of one host: from a join to a lapse, restart or drain, never longer."""
+
+    host: HostName
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A member's word that it lives, and which release it runs."""
+
+    member: Member
+    stage: Stage
+    release: str = ""
+    feature_level: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"member/{self.member.host}/{self.member.incarnation}"
+
+    @property
+    def value(self) -> Value:
+        return {"stage": self.stage.value, "release": self.release, "feature_level": self.feature_level}
+
+
+NO_SEQ = Seq(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How far a member's copy of one repository is; `parked` says why it refuses reads of it, "" if not."""
+
+    member: Member
+    repository: RepoId
+    applied: Seq = NO_SEQ
+    exposed: Seq = NO_SEQ
+    parked: str = ""
+    is_deleted: bool = False
+
+    @property
+    def key(self) -> str:
+        return f"report/{self.member.host}/{self.member.incarnation}/{self.repository}"
+
+    @property
+    def value(self) -> Value:
+        return {
+            "applied": self.applied,
+            "exposed": self.exposed,
+            "parked": self.parked,
+            "is_deleted": self.is_deleted,
+        }
+
+    @property
+    def is_counted_out(self) -> bool:
+        """Whether the repository's watermark need not wait for this copy: it answers no reads of it."""
+        return self.is_deleted or bool(self.parked)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A coordinator's wish to decide from here on."""
+
+    host: HostName
+    life: str
+
+    @property
+    def key(self) -> str:
+        return f"claim/{self.host}/{self.life}"
+
+    @property
+    def value(self) -> Value:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Under which claim, and as which of its decisions, something was decided."""
+
+    claim: Offset
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.claim}/{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """Mirrors may expose the repository up to `seq`."""
+
+    ticket: Ticket
+    repository: RepoId
+    seq: Seq
+
+    @property
+    def key(self) -> str:
+        return f"watermark/{self.ticket}/{self.repository}"
+
+    @property
+    def value(self) -> Value:
+        return {"seq": self.seq}
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """From here on the member is counted."""
+
+    ticket: Ticket
+    member: Member
+
+    @property
+    def key(self) -> str:
+        return f"admit/{self.ticket}/{self.member.host}/{self.member.incarnation}"
+
+    @property
+    def value(self) -> Value:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """From here on this incarnation of the host, and any older one, is not counted and never will be."""
+
+    ticket: Ticket
+    member: Member
+
+    @property
+    def key(self) -> str:
+        return f"evict/{self.ticket}/{self.member.host}/{self.member.incarnation}"
+
+    @property
+    def value(self) -> Value:
+        return {}
+
+
+Decision = Watermark | Admit | Evict
+StateRecord = Heartbeat | Report | Claim | Decision
+
+
+def parse_record(key: str, value: Any) -> StateRecord | None:
+    """Parse one record; None for what this release does not know. A tombstone's value counts as damaged."""
+    if not isinstance(value, dict):
+        return None
+    try:
+        return _parse(key.split("/"), value)
+    except (RejectedError, ValueError):
+        return None
+
+
+def parse_member_key(key: str) -> Member | None:
+    """Return the member that a key names, a heartbeat's, report's or decision's; also of a tombstone."""
+    match key.split("/"):
+        case ["member", host, incarnation] | ["report", host, incarnation, _]:
+            words = host, incarnation
+        case ["admit" | "evict", _, _, host, incarnation]:
+            words = host, incarnation
+        case _:
+            return None
+    try:
+        return _member(*words)
+    except (RejectedError, ValueError):
+        return None
+
+
+def parse_report_key(key: str) -> tuple[Member, RepoId] | None:
+    """Return what a report's key names, tombstones included."""
+    match key.split("/"):
+        case ["report", host, incarnation, repository]:
+            try:
+                return _member(host, incarnation), parse_repo_id(repository)
+            except (RejectedError, ValueError):
+                return None
+        case _:
+            return None
+
+
+def _parse(words: list[str], value: Value) -> StateRecord | None:
+    match words:
+        case ["member", host, incarnation]:
+            return _heartbeat(_member(host, incarnation), value)
+        case ["report", host, incarnation, repository]:
+            return _report(_member(host, incarnation), parse_repo_id(repository), value)
+        case ["claim", host, life]:
+            return Claim(parse_host_name(host), life)
+        case ["watermark", claim, number, repository]:
+            return Watermark(_ticket(claim, number), parse_repo_id(repository), Seq(_natural(value, "seq")))
+        case ["admit", claim, number, host, incarnation]:
+            return Admit(_ticket(claim, number), _member(host, incarnation))
+        case ["evict", claim, number, host, incarnation]:
+            return Evict(_ticket(claim, number), _member(host, incarnation))
+        case _:
+            return None
+
+
+def _heartbeat(member: Member, value: Value) -> Heartbeat:
+    release = value.get("release", "")
+    if not isinstance(release, str):
+        raise ValueError("release")
+    return Heartbeat(member, Stage(str(value.get("stage"))), release, _natural(value, "feature_level"))
+
+
+def _report(member: Member, repository: RepoId, value: Value) -> Report:
+    parked, is_deleted = value.get("parked"), value.get("is_deleted")
+    if not isinstance(parked, str) or not isinstance(is_deleted, bool):
+        raise ValueError("parked")
+    applied, exposed = Seq(_natural(value, "applied")), Seq(_natural(value, "exposed"))
+    return Report(member, repository, applied, exposed, parked, is_deleted)
+
+
+def _member(host: str, incarnation: str) -> Member:
+    return Member(parse_host_name(host), _number(incarnation))
+
+
+def _ticket(claim: str, number: str) -> Ticket:
+    return Ticket(Offset(_number(claim)), _number(number))
+
+
+def _number(word: str) -> int:
+    if not (word.isascii() and word.isdigit()) or len(word) > 18 or (word[0] == "0" and word != "0"):
+        raise ValueError("not a number in its one form")
+    return int(word)
+
+
+def _natural(value: Value, name: str) -> int:
+    number = value.get(name)
+    if type(number) is not int or number < 0:
+        raise ValueError(name)
+    return number
