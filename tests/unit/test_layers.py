@@ -12,7 +12,7 @@ from tests.support.source_rules import CLOCK, PROCESSES, Module, catches_all, fi
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 
 # The outermost frames of processes and requests: what nobody expected ends here, with an id, in the log.
-OUTERMOST_FRAMES: frozenset[str] = frozenset()
+OUTERMOST_FRAMES = frozenset({"hgfleet.cli.main", "hgfleet.hgext.session_children"})
 
 
 def load(path: Path) -> Module:
