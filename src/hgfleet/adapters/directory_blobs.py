@@ -2,7 +2,7 @@
 
     <root>/ab/cd/abcd…    a blob        <root>/incoming/<random>    one on its way
 
-Promises: those of ports.blob_store; a blob's name appears only after its bytes are on disk, and a damaged blob
+Promises: those of ports.blob_store; a name appears only after its bytes are on disk, and a damaged blob
 is replaced when the same one is put again.
 Does not: collect what no message names (that needs the log).
 """

@@ -20,7 +20,8 @@ class BlobStore(Protocol):
     def put(self, source: Path, sha256: Digest) -> None:
         """Store the file's bytes under their digest, durably.
 
-        Raises RejectedError `blob.digest` when they differ from it, TransientError when it could not be stored.
+        Raises RejectedError `blob.digest` when they differ from it, TransientError when it could not be
+        stored.
         """
         ...
 
