@@ -1,0 +1,85 @@
+"""What the commit side of a session tells the session: changes that are recorded, and how long an append may take.
+
+A session worker serves one client and ends, so this is plain state of the process. In a process that is no
+session (an apply worker, a command on the host) nobody listens.
+
+Promises: while `append_deadline` runs, the session server ends this process past the deadline, whatever it
+is stuck in, because it holds the repository's lock.
+Does not: know who the session acts for (hgext.identity).
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from hgfleet.runtime import clock
+
+GRACE_SECONDS = 5.0  # beyond the append deadline: the session should have given up by itself before
+
+_DEADLINE = struct.Struct("d")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedChange:
+    """One accepted change of this session; `push_id` and `nodes` are empty when it added no changesets."""
+
+    seq: int
+    push_id: int | None
+    nodes: tuple[str, ...]  # 40-hex, in revision order
+
+
+class DeadlinePage:
+    """A time that a session sets and its session server reads, in memory both share."""
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(-1, mmap.PAGESIZE)
+
+    def set(self, at: float) -> None:
+        """Set a time of the monotonic clock; 0.0 means none."""
+        _DEADLINE.pack_into(self._page, 0, at)
+
+    def is_over(self, now: float) -> bool:
+        """Tell whether a deadline was set and has passed."""
+        at: float = _DEADLINE.unpack_from(self._page, 0)[0]
+        return 0.0 < at < now
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._page.close()
+
+
+_recorded: list[RecordedChange] = []
+_pages: list[DeadlinePage] = []
+
+
+def watch(page: DeadlinePage) -> None:
+    """Make `page` the one that append_deadline sets in this process."""
+    _pages[:] = [page]
+
+
+def record(change: RecordedChange) -> None:
+    """Note a change that the log accepted and the transaction committed."""
+    _recorded.append(change)
+
+
+def take_recorded() -> list[RecordedChange]:
+    """Return what was recorded since the last call."""
+    taken = list(_recorded)
+    _recorded.clear()
+    return taken
+
+
+@contextmanager
+def append_deadline(seconds: float) -> Iterator[None]:
+    """Let the session server end this session when the block takes longer than `seconds`."""
+    for page in _pages:
+        page.set(clock.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        for page in _pages:
+            page.set(0.0)
