@@ -1,0 +1,147 @@
+"""The coordinator's process: reads the state topic and does what model.coordination decides.
+
+Promises: killed at any point, the next life goes on from what the log says; while it is down nothing goes
+backwards, exposure only waits. A decision whose fate is not known ends this life: the next one's claim makes
+the old decisions void, wherever they still are. Deposed, it stands back for a lease before it claims again.
+Does not: hold anything that is not in the log, or serve HTTP (the admin listener asks `status`).
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from hgfleet.adapters.agent_answers import StateEvent, StateRecords
+from hgfleet.adapters.agent_client import EventStream, LogAgentClient
+from hgfleet.errors import InDoubtError, TransientError
+from hgfleet.model.coordination import Act, Coordinator, Step
+from hgfleet.model.fleet import FleetView
+from hgfleet.model.fleet_records import Claim, StateRecord
+from hgfleet.model.ids import HostName
+from hgfleet.replication.fleet_status import describe_fleet
+from hgfleet.runtime import clock
+from hgfleet.runtime.faults import NO_FAULTS, Faults
+from hgfleet.runtime.retry import Backoff
+
+WAIT_SECONDS = 0.2  # at most this long between two looks at the clock
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorOptions:
+    """What a coordinator needs to know."""
+
+    host: HostName
+    agent_socket: Path
+    lease_seconds: float
+    floor: int
+    faults: Faults = NO_FAULTS
+
+
+class CoordinatorService:
+    """Lives of a coordinator, one after another, until told to stop."""
+
+    def __init__(self, options: CoordinatorOptions) -> None:
+        self._options = options
+        self._brain: Coordinator | None = None
+        self._lock = threading.Lock()  # over the brain, which `status` reads from other threads
+
+    def run(self, stop: threading.Event) -> None:
+        """Coordinate until `stop` is set; never raises for what heals by itself."""
+        backoff = Backoff(0.05, 1.0)
+        while not stop.is_set():
+            try:
+                self._live(stop, backoff)
+            except (TransientError, InDoubtError) as error:
+                _log.warning("coordinator.life-ended", code=error.code, reason=str(error))
+                stop.wait(backoff.next_pause())
+
+    def status(self) -> dict[str, Any]:
+        """Return who is in the fleet and how far, for the admin listener; safe from any thread."""
+        with self._lock:
+            brain = self._brain
+            fields = describe_fleet(brain.view if brain else FleetView())
+            return {"claim": brain.number if brain else None, **fields}
+
+    def _live(self, stop: threading.Event, backoff: Backoff) -> None:
+        options = self._options
+        claim = Claim(options.host, uuid.uuid4().hex)
+        brain = Coordinator(claim, options.lease_seconds, options.floor)
+        with LogAgentClient(options.agent_socket) as client, client.state_follow() as events:
+            with self._lock:
+                self._brain = brain
+            life = _Life(brain, client, options.faults, self._lock)
+            while not stop.is_set() and not brain.is_deposed:
+                life.turn(events)
+                if brain.number is not None:
+                    backoff.reset()
+        if brain.is_deposed:
+            _log.warning("coordinator.deposed", claim=brain.number)
+            stop.wait(options.lease_seconds)
+
+
+class _Life:
+    """One claim, from reading the topic's start until the agent is lost or another claims."""
+
+    def __init__(
+        self, brain: Coordinator, client: LogAgentClient, faults: Faults, lock: threading.Lock
+    ) -> None:
+        self._brain = brain
+        self._client = client
+        self._faults = faults
+        self._lock = lock
+
+    def turn(self, events: EventStream[StateEvent]) -> None:
+        """Take what came, then do everything that follows from it."""
+        self._take(events.next_event(WAIT_SECONDS))
+        while (event := events.next_event(0)) is not None:
+            self._take(event)
+        while self._do(self._next_step()):
+            pass
+
+    def _take(self, event: StateEvent | None) -> None:
+        if not isinstance(event, StateRecords):
+            return
+        now = clock.boottime()
+        with self._lock:
+            for item in event.records:
+                self._brain.take(item.key, item.value, item.offset, now)
+
+    def _next_step(self) -> Step:
+        with self._lock:
+            return self._brain.next_step(clock.boottime())
+
+    def _do(self, step: Step) -> bool:
+        """Do one step; return whether the next may be asked for without reading first."""
+        match step.act:
+            case Act.CLAIM:
+                self._publish({r.key: r.value for r in step.records})
+            case Act.DECIDE:
+                self._decide(step.records)
+            case Act.CLEAN:
+                self._publish(dict.fromkeys(step.keys))
+                return True
+            case Act.FETCH_END:
+                self._brain.note_end(self._client.state_end())
+        return False
+
+    def _decide(self, records: Sequence[StateRecord]) -> None:
+        self._faults.reach("coordinator-before-decision")
+        self._publish({record.key: record.value for record in records})
+        self._faults.reach("coordinator-after-decision")
+        for record in records:
+            _log.debug("coordinator.decided", key=record.key, **record.value)
+
+    def _publish(self, values: dict[str, Any]) -> None:
+        self._client.state_publish(values)
+
+
+def run_coordinator(options: CoordinatorOptions, stop: threading.Event) -> None:
+    """Run the coordinator's process until `stop` is set."""
+    CoordinatorService(options).run(stop)
