@@ -80,10 +80,9 @@ class FrameDecoder:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Take more bytes and yield the frames that are complete now."""
+        """Take more bytes and return the frames that are complete now; the others wait for more bytes."""
         self._buffer += data
-        while (frame := self._next()) is not None:
-            yield frame
+        return iter(self._next, None)
 
     @property
     def is_empty(self) -> bool:

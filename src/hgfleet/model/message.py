@@ -35,6 +35,7 @@ from hgfleet.model.ids import (
 
 FORMAT = 1
 MAX_HEADER_BYTES = 8 * 1024 * 1024
+MAX_NUMBER = 2**53  # every JSON reader keeps integers up to here
 INLINE_LIMIT_BYTES = 256 * 1024
 _MAGIC = b"hgfleet/"
 _MAX_FIRST_LINE = 40
@@ -152,6 +153,8 @@ def _parse_first_line(data: bytes) -> tuple[int, int]:
     words = line[len(_MAGIC) :].split(b" ")
     if not newline or not line.startswith(_MAGIC) or len(words) != 2 or not all(w.isdigit() for w in words):
         raise _damaged("it does not start with a format line")
+    if int(words[0]) < 1:
+        raise _damaged("there is no such format")
     if int(words[0]) > FORMAT:
         raise PoisonError(
             "message.too-new",
@@ -167,6 +170,8 @@ def _parse_first_line(data: bytes) -> tuple[int, int]:
 
 def _check_payload(ref: PayloadRef, payload: bytes) -> None:
     if not ref.is_inline:
+        if not ref.sha256:
+            raise _damaged("the payload lies elsewhere and is not named")
         if payload:
             raise _damaged("bytes follow a message whose payload lies elsewhere")
         return
@@ -198,7 +203,7 @@ def _format_header(envelope: Envelope) -> bytes:
 
 def _parse_header(header: bytes) -> Envelope:
     try:
-        fields = json.loads(header)
+        fields = json.loads(header, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise _damaged("the header is not JSON") from error
     if not isinstance(fields, dict):
@@ -206,17 +211,21 @@ def _parse_header(header: bytes) -> Envelope:
     return _envelope(_Fields(fields))
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _envelope(fields: _Fields) -> Envelope:
     payload = _Fields(fields.take("payload", dict))
     return Envelope(
-        kind=_parse_kind(fields.take("kind", str)),
+        kind=_parse_kind(fields),
         repository=fields.checked("repository", parse_repo_id),
         seq=Seq(fields.natural("seq")),
         parent=fields.checked("parent", parse_digest),
         epoch=Epoch(fields.natural("epoch")),
-        at=float(fields.take("at", (int, float))),
-        identity=fields.take("identity", str),
-        trace=fields.take("trace", str),
+        at=fields.time("at"),
+        identity=fields.text("identity"),
+        trace=fields.text("trace"),
         body=cast("dict[str, Json]", fields.take("body", dict)),
         payload=PayloadRef(
             size_bytes=payload.natural("size_bytes"),
@@ -226,12 +235,19 @@ def _envelope(fields: _Fields) -> Envelope:
     )
 
 
-def _parse_kind(name: str) -> Kind:
+def _parse_kind(fields: _Fields) -> Kind:
+    """Parse the kind; the error for an unknown one names the repository and the epoch, to park only that."""
+    name = fields.text("kind")
     try:
         return Kind(name)
     except ValueError as error:
         raise PoisonError(
-            "message.too-new", "message of an unknown kind", hint="upgrade this host", kind=name
+            "message.too-new",
+            "message of an unknown kind",
+            hint="upgrade this host",
+            kind=name,
+            repository=fields.checked("repository", parse_repo_id),
+            epoch=Epoch(fields.natural("epoch")),
         ) from error
 
 
@@ -249,9 +265,22 @@ class _Fields:
 
     def natural(self, name: str) -> int:
         value = self.take(name, int)
-        if value < 0:
-            raise _damaged(f"field {name!r} is negative")
+        if not 0 <= value <= MAX_NUMBER:
+            raise _damaged(f"field {name!r} is negative or too large")
         return cast("int", value)
+
+    def time(self, name: str) -> float:
+        value = self.take(name, (int, float))
+        if not abs(value) <= MAX_NUMBER:
+            raise _damaged(f"field {name!r} is not a time")
+        return float(value)
+
+    def text(self, name: str) -> str:
+        """Return text that can be written down: JSON can also spell half a character."""
+        value = cast("str", self.take(name, str))
+        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise _damaged(f"field {name!r} is not text")
+        return value
 
     def checked(self, name: str, parse: Any) -> Any:
         try:

@@ -47,6 +47,13 @@ def parse_fingerprint(fields: Any) -> Fingerprint:
     """Check the JSON form; raise PoisonError `fingerprint.damaged`."""
     expected = Fingerprint().to_json()
     is_fit = isinstance(fields, dict) and fields.keys() == expected.keys()
-    if not is_fit or any(type(fields[name]) is not type(value) for name, value in expected.items()):
+    if not is_fit or not all(_is_like(fields[name], value) for name, value in expected.items()):
         raise PoisonError("fingerprint.damaged", "damaged state fingerprint")
     return Fingerprint(**fields)
+
+
+def _is_like(value: Any, example: Any) -> bool:
+    """Whether the value is a natural number, or hex digits of the same length, as the example is."""
+    if isinstance(example, int):
+        return type(value) is int and value >= 0
+    return isinstance(value, str) and len(value) == len(example) and not value.strip("0123456789abcdef")
