@@ -86,10 +86,11 @@ def _install(repo: Any, view: View, phaseroots: bytes | None, bookmark_lines: by
     }
     outside: dict[bytes, overlay.FileContent] = {}
     (in_store if bookmarks.bookmarksinstore(repo) else outside)[b"bookmarks"] = lambda: bookmark_lines
-    overlay.overlay(repo.svfs, in_store)
-    overlay.overlay(repo.vfs, outside)
-    for vfs in (repo.cachevfs, repo.wcachevfs):
-        overlay.overlay(vfs, {})
+    repo.svfs = overlay.OverlaidVfs(repo.svfs, in_store)
+    repo.store.vfs = repo.store.opener = repo.svfs
+    repo.vfs = overlay.OverlaidVfs(repo.vfs, outside)
+    repo.cachevfs = overlay.OverlaidVfs(repo.cachevfs, {})
+    repo.wcachevfs = overlay.OverlaidVfs(repo.wcachevfs, {})
 
 
 def _configure(repo: Any, view: View) -> None:

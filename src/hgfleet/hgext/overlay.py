@@ -25,7 +25,8 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from mercurial import extensions, revlog
+from mercurial import error, extensions, revlog
+from mercurial import vfs as vfsmod
 from mercurial.revlogutils import constants
 
 # The key in a vfs's `options` that carries the number of changesets to show.
@@ -33,7 +34,7 @@ LENGTH = b"hgfleet-changelog-length"
 
 _READING = frozenset((b"r", b"rb"))
 _ENTRY_BYTES = constants.INDEX_ENTRY_V1.size
-_LINKREV = 5  # its place in an index entry, as unpacked
+_LINKREV = 4  # its place in an index entry, as unpacked
 _COMPRESSED_LENGTH = 1
 
 FileContent = Callable[[], bytes | None]  # None: there is no such file
@@ -56,7 +57,7 @@ def revlog_prefix(data: Any, length: int, *, is_changelog: bool = False) -> Any:
     """Return the part of a version 1 revlog's index file that belongs to the first `length` changesets."""
     header = constants.INDEX_HEADER.unpack(data[:4])[0]
     if header & 0xFFFF != constants.REVLOGV1:
-        raise revlog.error.RevlogError(b"only revlogs of version 1 can be exposed")
+        raise error.RevlogError(b"only revlogs of version 1 can be exposed")
     if header & constants.FLAG_INLINE_DATA:
         end = _inline_end(data, length)
     elif is_changelog:
@@ -92,49 +93,36 @@ def _inline_end(data: Any, length: int) -> int:
     return end
 
 
-def overlay(vfs: Any, content_by_name: Mapping[bytes, FileContent]) -> None:
-    """Let this vfs object answer for some files from memory, and refuse to open any for writing."""
-    vfs.__dict__.pop("open", None)  # caches the bound __call__ of the class it had
-    vfs.__class__ = _overlaid(type(vfs))
-    vfs.hgfleet_content_by_name = dict(content_by_name)
+class OverlaidVfs(vfsmod.proxyvfs):
+    """A vfs that answers for some files from memory and refuses to open any for writing."""
 
-
-_class_by_base: dict[type, type] = {}
-
-
-def _overlaid(base: type) -> type:
-    """Return the read-only subclass; one per base, for a class per repository would never be freed."""
-    if base not in _class_by_base:
-        _class_by_base[base] = type(f"Overlaid{base.__name__}", (_Overlaid, base), {})
-    return _class_by_base[base]
-
-
-_Vfs: Any = object  # what the class below is mixed into
-
-
-class _Overlaid(_Vfs):
-    read_write = False
-    hgfleet_content_by_name: dict[bytes, FileContent]
+    def __init__(self, vfs: Any, content_by_name: Mapping[bytes, FileContent]) -> None:
+        super().__init__(vfs)
+        self.read_write = False
+        self._content_by_name = dict(content_by_name)
 
     def __call__(self, path: bytes, mode: bytes = b"rb", *args: Any, **options: Any) -> Any:
         if mode not in _READING:
             raise _refusal(path)
-        if path in self.hgfleet_content_by_name:
+        if path in self._content_by_name:
             return io.BytesIO(self._content(path))
-        return super().__call__(path, mode, *args, **options)
+        return self.vfs(path, mode, *args, **options)
+
+    def join(self, path: bytes | None, *inside: bytes) -> bytes:
+        return bytes(self.vfs.join(path, *inside))
 
     def stat(self, path: bytes | None = None) -> Any:
-        if path in self.hgfleet_content_by_name:
+        if path in self._content_by_name:
             return SimpleNamespace(st_size=len(self._content(path)))
         return super().stat(path)
 
     def exists(self, path: bytes | None = None) -> bool:
-        if path in self.hgfleet_content_by_name:
-            return self.hgfleet_content_by_name[path]() is not None
+        if path in self._content_by_name:
+            return self._content_by_name[path]() is not None
         return bool(super().exists(path))
 
     def _content(self, path: bytes) -> bytes:
-        content = self.hgfleet_content_by_name[path]()
+        content = self._content_by_name[path]()
         if content is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return content
