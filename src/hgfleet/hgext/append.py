@@ -1,0 +1,182 @@
+"""The commit point: hands the whole change over to the log, from inside the transaction.
+
+Runs as the transaction's last validator: every check has passed, nothing is durable or visible yet.
+
+Promises: an abort that says "nothing was changed" is raised only when the log has not taken the change and
+never will; when that is not known the abort says "not confirmed"; after "accepted" the change stands,
+whatever happens to this transaction. An empty change appends nothing.
+Does not: run checks, or finish what was accepted when this host fails afterwards (hgext.transactions).
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mercurial import error
+from mercurial.node import hex as to_hex
+
+from hgfleet.adapters.agent_answers import AcceptedMessage, AppendRequest
+from hgfleet.errors import NOT_CONFIRMED, NOTHING_CHANGED, FleetError, InDoubtError
+from hgfleet.hgext import binding, capture, fingerprint, identity, session_context, steps
+from hgfleet.hgext.binding import Binding
+from hgfleet.hgext.capture import Change
+from hgfleet.hgext.identity import Identity
+from hgfleet.hgext.pushlog import Push
+from hgfleet.hgext.seqfile import SeqState
+from hgfleet.hgext.spool import Spool
+from hgfleet.model.ids import Epoch, PushId, Seq
+from hgfleet.model.message import Json, Kind, PayloadRef
+from hgfleet.model.state import Fingerprint
+
+VALIDATOR = b"zzzz-hgfleet-append"  # after 001-userhooks and every other one
+_SESSION_GRACE_SECONDS = 5.0  # after the log client's own patience the session server ends the session
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a change is made on: the copy's state, and the epoch under which the log takes changes of it."""
+
+    state: SeqState
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A change ready to be handed over, and what it leaves when it is accepted."""
+
+    request: AppendRequest
+    after: Fingerprint
+    row: Push | None  # without seq and date, which the log gives
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A change that the log has taken."""
+
+    message: AcceptedMessage
+    push_id: PushId | None  # None: it added no changesets
+    nodes: tuple[str, ...]  # the added changesets, in revision order
+
+    @property
+    def wording(self) -> bytes:
+        """What the pusher is told when this host fails to complete it."""
+        what = f" as push {self.push_id}" if self.push_id is not None else ""
+        return f"accepted{what}; this host will complete it".encode()
+
+
+class NotConfirmedAbort(error.Abort):
+    """The log may or may not take the change."""
+
+
+def nothing_changed(reason: str, hint: str = "") -> error.Abort:
+    """Return the abort that refuses a change for sure."""
+    return error.Abort(f"{reason}; {NOTHING_CHANGED}".encode(), hint=hint.encode() or None)
+
+
+def append(repo: Any, tr: Any, base: Base, heads_before: frozenset[int]) -> Prepared | None:
+    """Append what the transaction changed, noting the outcome in `tr.hgfleet_accepted`; None: it changed
+    nothing.
+
+    Raises Abort.
+    """
+    bound = binding.of(repo)
+    change = capture.capture(repo, tr)
+    if change.is_empty:
+        return None
+    spool = Spool(_spool_directory(bound), bound.options.inline_limit_bytes)
+    try:
+        prepared = _prepare(repo, tr, base, heads_before, change, spool)
+        message = _hand_over(bound, prepared.request)
+    finally:
+        spool.discard()
+    push_id = prepared.row.push_id if prepared.row is not None else None
+    tr.hgfleet_accepted = Accepted(message, push_id, prepared.nodes)
+    bound.faults.reach("push-after-append")
+    return prepared
+
+
+def commit_accepted(repo: Any, tr: Any, base: Base, prepared: Prepared, message: AcceptedMessage) -> None:
+    """Put the pushlog row and the seq file of the accepted message into the transaction."""
+    if prepared.row is not None:
+        steps.add_push(repo, tr, replace(prepared.row, seq=message.seq, at=message.at))
+    state = base.state.advanced(
+        seq=message.seq, digest=message.digest, position=message.position, fingerprint=prepared.after
+    )
+    steps.commit_state(tr, state)
+
+
+def _spool_directory(bound: Binding) -> Path:
+    return Path(bound.options.spool_directory or bound.root / ".hg" / "hgfleet-spool")
+
+
+def _prepare(
+    repo: Any, tr: Any, base: Base, heads_before: frozenset[int], change: Change, spool: Spool
+) -> Prepared:
+    """Write the payload and put the request together; nothing is handed over yet."""
+    bound = binding.of(repo)
+    try:
+        capture.write_payload(repo, change, spool)
+        payload = spool.finish()
+        if spool.path is not None:
+            bound.agent.blob_put(spool.path, payload.sha256, payload.size_bytes)
+    except OSError as exc:
+        raise nothing_changed(f"the change could not be written down: {exc.strerror or exc}") from exc
+    except FleetError as exc:
+        raise nothing_changed(str(exc), exc.hint) from exc
+    who = identity.current(repo.ui, bound.options.host)
+    row = _row(repo, tr, change, who)
+    after = fingerprint.take(repo, row.push_id if row else steps.pushes_after(repo, tr), tr)
+    body: dict[str, Json] = {
+        "pusher": who.pusher,
+        "push_id": row.push_id if row else None,
+        "fingerprint": after.to_json(),
+        **capture.describe_changesets(repo, change, heads_before),
+    }
+    return Prepared(_request(base, who, body, payload, spool.inline), after, row, _nodes(repo, change))
+
+
+def _row(repo: Any, tr: Any, change: Change, who: Identity) -> Push | None:
+    if change.first_rev == change.end_rev:
+        return None
+    push_id = steps.next_push_id(repo, tr)
+    return Push(push_id, Seq(0), 0.0, change.first_rev, change.end_rev, who.pusher)
+
+
+def _nodes(repo: Any, change: Change) -> tuple[str, ...]:
+    changelog = repo.unfiltered().changelog
+    return tuple(to_hex(changelog.node(rev)).decode() for rev in range(change.first_rev, change.end_rev))
+
+
+def _request(
+    base: Base, who: Identity, body: dict[str, Json], payload: PayloadRef, inline: bytes
+) -> AppendRequest:
+    return AppendRequest(
+        repository=base.state.repository,
+        base_seq=base.state.seq,
+        base_digest=base.state.digest,
+        epoch=base.epoch,
+        kind=Kind.PUSH,
+        body=body,
+        identity=who.name,
+        trace=who.trace or uuid.uuid4().hex,
+        payload=payload,
+        inline=inline,
+    )
+
+
+def _hand_over(bound: Binding, request: AppendRequest) -> AcceptedMessage:
+    deadline = bound.options.append_deadline_seconds
+    try:
+        bound.faults.reach("push-before-append")
+        with session_context.append_deadline(deadline + _SESSION_GRACE_SECONDS):
+            return bound.agent.append(request, deadline)
+    except (InDoubtError, KeyboardInterrupt) as exc:
+        raise NotConfirmedAbort(NOT_CONFIRMED.encode()) from exc
+    except FleetError as exc:
+        raise nothing_changed(str(exc), exc.hint) from exc
+    except OSError as exc:
+        raise nothing_changed(f"the log could not be asked: {exc.strerror or exc}") from exc

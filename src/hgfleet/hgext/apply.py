@@ -1,0 +1,329 @@
+"""Applies messages of the log to a copy, exactly once each, in Mercurial's own transaction.
+
+The payload brings changesets, phases, bookmarks and obsmarkers; the pushlog row and the seq file are in the
+same transaction. No hooks and no checks run: the message was accepted, a copy has no say.
+
+Promises: after a crash at any point the copy is in the state before or after each message; a message applied
+twice changes nothing; what does not lead to the state that the message names is rolled back and raised as
+PoisonError, with the seq that the copy has in `applied_seq`.
+Does not: fetch messages, judge whether they count, or expose anything.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from mercurial import changegroup, encoding, error, phases
+from mercurial.node import bin as to_bin
+
+from hgfleet.errors import PoisonError
+from hgfleet.hgext import binding, creation, fingerprint, generations, journal, markers, seqfile, steps
+from hgfleet.hgext.capture import SOURCE
+from hgfleet.hgext.copies import Copy
+from hgfleet.hgext.pushlog import Push
+from hgfleet.hgext.seqfile import SeqState
+from hgfleet.model import payload
+from hgfleet.model.ids import Digest, Node, Partition, Position, PushId
+from hgfleet.model.message import Envelope, Kind, Message
+from hgfleet.model.payload import PhaseChanges, Source, Tag
+from hgfleet.model.settings import parse_repo_settings
+from hgfleet.model.state import parse_fingerprint
+
+# What Mercurial raises when a changegroup does not fit or is damaged.
+_MISFITS = (error.Error, struct.error, zlib.error, ValueError, IndexError, KeyError, AssertionError)
+
+FetchBlob = Callable[[Digest], AbstractContextManager[Path]]
+OnApplied = Callable[[Any, SeqState], None]
+Step = tuple[Message, Position]  # a message and the position after it
+
+
+def apply_messages(
+    copy: Copy,
+    partition: Partition,
+    messages: Sequence[Step],
+    fetch_blob: FetchBlob,
+    on_applied: OnApplied | None = None,
+    *,
+    is_each_alone: bool = False,
+) -> SeqState:
+    """Apply accepted messages in order and return the state after the last; those applied already are
+    skipped.
+
+    One transaction takes all, or each its own when `is_each_alone`; after each transaction `on_applied(repo,
+    state)` is called under the repository's lock. `fetch_blob(sha256)` is a context that yields a file with
+    the blob. Raises PoisonError, what `fetch_blob` raises, or OSError (the disk): the copy then has `state`
+    up to a whole message.
+    """
+    for run in _runs(messages, is_each_alone):
+        _apply_run(copy, partition, run, fetch_blob, on_applied)
+    state = copy.state
+    if state is None:
+        raise PoisonError("message.no-repository", "the first message of a repository must create it")
+    return state
+
+
+def _runs(messages: Sequence[Step], is_each_alone: bool) -> Iterator[list[Step]]:
+    """Cut where one transaction must end: what creates or removes a repository stands alone."""
+    run: list[Step] = []
+    for step in messages:
+        is_alone = is_each_alone or step[0].envelope.kind in {Kind.CREATED, Kind.DELETED, Kind.RESET}
+        if run and is_alone:
+            yield run
+            run = []
+        run.append(step)
+        if is_alone:
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def _apply_run(
+    copy: Copy, partition: Partition, run: list[Step], fetch_blob: FetchBlob, on_applied: OnApplied | None
+) -> None:
+    state = copy.state
+    if state is not None and run[-1][0].envelope.seq <= state.seq:
+        return
+    match run[0][0].envelope.kind:
+        case Kind.CREATED:
+            _create(copy, partition, *run[0], on_applied)
+        case Kind.DELETED:
+            _delete(copy, *run[0])
+        case Kind.RESET:
+            raise _poison(
+                run[0][0].envelope, "message.unsupported", "this release cannot replace a repository's state"
+            )
+        case _:
+            _apply_in_repository(copy, run, fetch_blob, on_applied)
+
+
+# ---- kinds that stand alone
+
+
+def _create(
+    copy: Copy, partition: Partition, message: Message, position: Position, on_applied: OnApplied | None
+) -> None:
+    envelope = message.envelope
+    if copy.state is not None or envelope.seq != 1 or envelope.parent:
+        raise _poison(envelope, "message.gap", "a repository can be created only once, by its first message")
+    state = SeqState(
+        repository=envelope.repository,
+        partition=partition,
+        seq=envelope.seq,
+        digest=message.digest,
+        position=position,
+        settings=parse_repo_settings(envelope.body.get("settings")),
+    )
+    generations.create_next(copy.directory, lambda root: creation.create_repository(root, state))
+    if on_applied is not None:
+        repo = copy.repo
+        with binding.of(repo).applying(), repo.lock():
+            on_applied(repo, state)
+
+
+def _delete(copy: Copy, message: Message, position: Position) -> None:
+    state = copy.state
+    if state is None:
+        raise _poison(message.envelope, "message.gap", "what is deleted was never created")
+    _check_follows(state, message.envelope)
+    last = state.advanced(seq=message.envelope.seq, digest=message.digest, position=position)
+    copy.forget()
+    generations.remove(copy.directory, last)
+
+
+# ---- kinds that change a repository
+
+
+def _apply_in_repository(
+    copy: Copy, run: list[Step], fetch_blob: FetchBlob, on_applied: OnApplied | None
+) -> None:
+    try:
+        repo = copy.repo
+    except LookupError as exc:
+        raise _poison(run[0][0].envelope, "message.gap", "the repository was not created here") from exc
+    bound = binding.of(repo)
+    bound.faults.reach("apply-before-transaction")
+    try:
+        with _quiet(repo), bound.applying(), repo.lock():
+            journal.recover_abandoned(repo)
+            _apply_locked(repo, run, fetch_blob, on_applied)
+    except PoisonError as exc:
+        copy.forget()
+        state = copy.state
+        exc.context.setdefault("applied_seq", state.seq if state else 0)
+        raise
+
+
+def _apply_locked(repo: Any, run: list[Step], fetch_blob: FetchBlob, on_applied: OnApplied | None) -> None:
+    try:
+        _apply_in_transaction(repo, run, fetch_blob, on_applied)
+    except PoisonError:
+        if len(run) == 1:
+            raise
+        for step in run:  # all before the one that does not fit
+            _apply_in_transaction(repo, [step], fetch_blob, on_applied)
+
+
+def _apply_in_transaction(
+    repo: Any, run: list[Step], fetch_blob: FetchBlob, on_applied: OnApplied | None
+) -> None:
+    bound = binding.of(repo)
+    state = seqfile.read(bound.root)
+    if state is None:
+        raise PoisonError("seqfile.missing", "the repository has lost its seq file")
+    fresh = [step for step in run if step[0].envelope.seq > state.seq]
+    if not fresh:
+        return
+    with repo.transaction(b"hgfleet-apply", report=lambda _text: None) as tr:
+        for message, position in fresh:
+            state = _apply_one(repo, tr, state, message, position, fetch_blob)
+        steps.commit_state(tr, state)
+        bound.faults.reach("apply-before-close")
+    bound.faults.reach("apply-after-close")
+    creation.configure(repo, state.settings)
+    if on_applied is not None:
+        on_applied(repo, state)
+
+
+def _apply_one(
+    repo: Any, tr: Any, state: SeqState, message: Message, position: Position, fetch_blob: FetchBlob
+) -> SeqState:
+    envelope = message.envelope
+    _check_follows(state, envelope)
+    after = state.advanced(seq=envelope.seq, digest=message.digest, position=position)
+    match envelope.kind:
+        case Kind.PUSH:
+            _apply_push(repo, tr, message, fetch_blob)
+            return after.advanced(fingerprint=_verify(repo, tr, envelope))
+        case Kind.SETTINGS:
+            return after.advanced(settings=parse_repo_settings(envelope.body.get("settings")))
+        case Kind.VOID:
+            return after
+        case _:
+            raise _poison(envelope, "message.unsupported", "a kind that changes no repository")
+
+
+def _check_follows(state: SeqState, envelope: Envelope) -> None:
+    if envelope.repository != state.repository:
+        raise _poison(envelope, "message.misrouted", "a message of another repository")
+    if envelope.seq != state.seq + 1 or envelope.parent != state.digest:
+        raise _poison(envelope, "message.gap", "a message that does not follow the copy's last one")
+
+
+def _verify(repo: Any, tr: Any, envelope: Envelope) -> Any:
+    expected = parse_fingerprint(envelope.body.get("fingerprint"))
+    found = fingerprint.take(repo, steps.pushes_after(repo, tr), tr)
+    if found != expected:
+        parts = ", ".join(
+            name for name, value in expected.to_json().items() if found.to_json()[name] != value
+        )
+        raise _poison(envelope, "state.differs", "applying it led to another state", parts=parts)
+    return expected
+
+
+# ---- a push
+
+
+def _apply_push(repo: Any, tr: Any, message: Message, fetch_blob: FetchBlob) -> None:
+    first_rev = len(repo.changelog)
+    with _open_payload(message, fetch_blob) as source:
+        try:
+            _apply_sections(repo, tr, source, first_rev)
+        except _MISFITS as exc:
+            raise _poison(
+                message.envelope, "payload.misfit", "the payload does not fit this copy", reason=str(exc)
+            ) from exc
+    _add_row(repo, tr, message.envelope, first_rev)
+
+
+@contextmanager
+def _open_payload(message: Message, fetch_blob: FetchBlob) -> Iterator[Source]:
+    ref = message.envelope.payload
+    if ref.is_inline:
+        yield io.BytesIO(message.payload)
+        return
+    with fetch_blob(ref.sha256) as path, path.open("rb") as file:
+        yield file
+
+
+def _apply_sections(repo: Any, tr: Any, source: Source, first_rev: int) -> None:
+    moved = PhaseChanges()
+    for tag, stream in payload.read_sections(source):
+        match tag:
+            case Tag.CHANGEGROUP:
+                _apply_changegroup(repo, tr, stream)
+            case Tag.PHASES:
+                moved = payload.read_phases(stream)
+                _apply_phases(repo, tr, moved, first_rev)
+            case Tag.BOOKMARKS:
+                _apply_bookmarks(repo, tr, payload.read_bookmarks(stream))
+            case Tag.OBSMARKERS:
+                markers.add_raw(repo, tr, *payload.read_obsmarkers(stream))
+    if sum(length for _, length in moved.added) != len(repo.changelog) - first_rev:
+        raise PoisonError("payload.misfit", "phases are not those of the added changesets")
+
+
+def _apply_changegroup(repo: Any, tr: Any, stream: payload.SectionStream) -> None:
+    version = payload.read_changegroup_version(stream)
+    unpacker = changegroup.getunbundler(version, stream, b"UN")
+    unpacker.apply(repo, tr, SOURCE, b"hgfleet:", targetphase=phases.public)
+
+
+def _apply_phases(repo: Any, tr: Any, changes: PhaseChanges, first_rev: int) -> None:
+    """Set the final phases: first all up to them, which carries descendants along, then all down to them."""
+    nodes_by_phase = _nodes_by_phase(repo, changes, first_rev)
+    for phase, nodes in sorted(nodes_by_phase.items()):
+        if phase != phases.public:
+            phases.retractboundary(repo, tr, phase, nodes)
+    for phase, nodes in sorted(nodes_by_phase.items()):
+        phases.advanceboundary(repo, tr, phase, nodes)
+
+
+def _nodes_by_phase(repo: Any, changes: PhaseChanges, first_rev: int) -> dict[int, list[bytes]]:
+    node = repo.changelog.node
+    nodes_by_phase = {phase: [to_bin(each) for each in nodes] for phase, nodes in changes.moved.items()}
+    rev = first_rev
+    for phase, length in changes.added:
+        nodes_by_phase.setdefault(phase, []).extend(node(each) for each in range(rev, rev + length))
+        rev += length
+    return nodes_by_phase
+
+
+def _apply_bookmarks(repo: Any, tr: Any, node_by_name: dict[str, Node | None]) -> None:
+    changes = [
+        (encoding.tolocal(name.encode("utf-8")), to_bin(node) if node else None)
+        for name, node in node_by_name.items()
+    ]
+    repo._bookmarks.applychanges(repo, tr, changes)
+
+
+def _add_row(repo: Any, tr: Any, envelope: Envelope, first_rev: int) -> None:
+    end_rev = len(repo.changelog)
+    push_id = envelope.body.get("push_id")
+    if first_rev == end_rev and push_id is None:
+        return
+    if push_id != steps.next_push_id(repo, tr) or first_rev == end_rev:
+        raise _poison(envelope, "pushlog.gap", "a push id that is not the next one")
+    pusher = str(envelope.body.get("pusher", envelope.identity))
+    steps.add_push(
+        repo, tr, Push(PushId(int(push_id)), envelope.seq, envelope.at, first_rev, end_rev, pusher)
+    )
+
+
+@contextmanager
+def _quiet(repo: Any) -> Iterator[None]:
+    """Keep what Mercurial says while applying from whoever listens on this process's streams."""
+    with repo.ui.silent():
+        yield
+
+
+def _poison(envelope: Envelope, code: str, message: str, **context: str) -> PoisonError:
+    poison = PoisonError(code, message, repository=envelope.repository, seq=envelope.seq)
+    poison.context.update(context)
+    return poison

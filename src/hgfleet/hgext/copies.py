@@ -1,0 +1,64 @@
+"""One repository's copy on this host, opened once and used for long: by apply workers, sessions and commands.
+
+Promises: the repository object belongs to the generation in use when it was asked for; its memory does not
+grow with use.
+Does not: apply anything (hgext.apply).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mercurial.repo import factory
+
+from hgfleet.hgext import binding, generations, seqfile
+from hgfleet.hgext.seqfile import SeqState
+
+
+class Copy:
+    """A copy under `repos/<RepoId>`, which may not exist yet."""
+
+    def __init__(self, ui: Any, directory: str | Path) -> None:
+        """Note where it is; `ui` is hgext.local_ui's or a session's."""
+        self.ui = ui
+        self.directory = generations.repository_directory(directory)
+        self._repo: Any = None
+
+    @property
+    def state(self) -> SeqState | None:
+        """What the copy is the result of; of a deleted one the last; None when there is none."""
+        return generations.inspect(self.directory)
+
+    @property
+    def is_present(self) -> bool:
+        """Whether there is a repository."""
+        return generations.current_root(self.directory) is not None
+
+    @property
+    def repo(self) -> Any:
+        """The unfiltered repository object of the generation in use; LookupError when there is none."""
+        root = generations.current_root(self.directory)
+        if root is None:
+            raise LookupError(f"no repository in {self.directory}")
+        if self._repo is None or binding.of(self._repo).root != root:
+            self._repo = open_repository(self.ui, root)
+        return self._repo
+
+    def adopt(self, repo: Any) -> None:
+        """Use an object that is open already."""
+        self._repo = repo.unfiltered()
+
+    def forget(self) -> None:
+        """Drop the repository object."""
+        self._repo = None
+
+
+def open_repository(ui: Any, root: str | Path) -> Any:
+    """Open a generation; raise Mercurial's RepoError when it is none."""
+    return factory.repository(ui, str(root).encode()).unfiltered()
+
+
+def state_of(repo: Any) -> SeqState | None:
+    """Return what an open repository is the result of, as of now on disk."""
+    return seqfile.read(binding.of(repo).root)

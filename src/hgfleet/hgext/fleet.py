@@ -1,0 +1,68 @@
+"""Mercurial's side of hgfleet: every change of a hgfleet repository goes through the replication log.
+
+Loaded as `hgfleet.hgext.fleet:required =` by the hgrc that hgfleet renders. Repositories with our requirement
+cannot be opened without it, so a `hg` that does not load it aborts instead of writing past the log.
+Configured by the section [hgfleet], see hgfleet.hgext.options.
+
+Promises: where anything of this set-up failed, opening a repository raises.
+Does not: do anything to repositories without our requirement.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mercurial import error, extensions, obsolete, registrar, repair
+from mercurial.repo import requirements as known_requirements
+
+from hgfleet.errors import NOTHING_CHANGED, ConfigError
+from hgfleet.hgext import binding, copies, creation, markers, options, transactions
+from hgfleet.hgext.generations import REQUIREMENT
+
+testedwith = b"7.2.4"
+
+configtable: dict[bytes, Any] = {}
+options.register(registrar.configitem(configtable))
+
+_is_set_up: list[bool] = []
+
+
+def uisetup(ui: Any) -> None:
+    """Wrap what must not reach the disk by itself; the requirement becomes known last: failure is closed."""
+    if _is_set_up:
+        return
+    extensions.wrapfunction(obsolete.obsstore, "add", markers.add)
+    extensions.wrapfunction(repair, "deleteobsmarkers", _refuse_deletion)
+    known_requirements.feature_setup_funcs.add(_support_requirement)
+    _is_set_up.append(True)
+
+
+def _support_requirement(_ui: Any, supported: set[bytes]) -> None:
+    supported.add(REQUIREMENT)
+
+
+def reposetup(ui: Any, repo: Any) -> None:
+    """Bind a repository that was just opened to the log; raise Abort when the configuration is not fit."""
+    if not repo.local() or REQUIREMENT not in getattr(repo, "requirements", ()):
+        return
+    try:
+        chosen = options.read_options(ui)
+    except ConfigError as exc:
+        raise error.Abort(str(exc).encode(), hint=exc.hint.encode()) from exc
+    if not _is_set_up:
+        raise error.Abort(b"hgfleet was not set up completely in this process")
+    if chosen.role == "web":
+        return
+    unfiltered = repo.unfiltered()
+    unfiltered.hgfleet = binding.make(chosen, Path(unfiltered.root.decode()))
+    unfiltered.__class__ = transactions.repository_class(unfiltered.__class__)
+    state = copies.state_of(unfiltered)
+    if state is not None:
+        creation.configure(unfiltered, state.settings)
+
+
+def _refuse_deletion(orig: Any, store: Any, indices: Any) -> Any:
+    if getattr(store.repo, "hgfleet", None) is not None:
+        raise error.Abort(b"obsmarkers cannot be deleted here; %s" % NOTHING_CHANGED.encode())
+    return orig(store, indices)

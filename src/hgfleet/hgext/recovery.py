@@ -1,0 +1,207 @@
+"""Brings a copy to where its log is: before a session's hello, and again under the lock.
+
+An abandoned transaction is rolled back, then the log's messages that the copy lacks are applied, as a mirror
+applies them. A copy that does not fit its log is left alone: it may be read, and refuses writes with the
+reason.
+
+Promises: after `check_under_lock` without a refusal the copy is the state at the end of its log, and stays so
+while the lock is held. Nothing that the log does not have is ever removed from a copy.
+Does not: wait for another process that works on the copy, unless it takes the lock itself.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hgfleet.errors import FleetError, PoisonError, RejectedError, TransientError
+from hgfleet.hgext import apply, binding, copies, fingerprint, generations, journal, pushlog, seqfile
+from hgfleet.hgext.append import Base
+from hgfleet.hgext.binding import Binding
+from hgfleet.hgext.copies import Copy
+from hgfleet.hgext.seqfile import SeqState
+from hgfleet.model.ids import Digest, Partition, RepoId
+from hgfleet.model.message import decode_message
+
+if TYPE_CHECKING:
+    from hgfleet.adapters.agent_answers import LastMessage
+    from hgfleet.adapters.agent_client import LogAgentClient
+
+
+def bring_up_to_date(copy: Copy, repository: RepoId, agent: LogAgentClient) -> SeqState:
+    """Create, recover or complete the copy as far as the log goes, if that is needed; return its state.
+
+    Cheap when nothing is missing. A copy that another living process works on is left to it. Raises
+    RejectedError `repo.unknown` (the log has no such repository), `repo.deleted`, `log.behind` or
+    `repo.altered` (the copy may be read, not written); TransientError when the log cannot be asked: the copy,
+    if there is one, may be read.
+    """
+    last = agent.last(repository)
+    if last.is_deleted or last.partition is None or last.seq == 0:
+        return _settle_absent(copy, repository, last, agent)
+    state = copy.state
+    if state is None:
+        _catch_up(copy, last, agent)
+    elif _is_current(state, last) and not journal.is_abandoned(copy.repo):
+        return state
+    elif not journal.is_locked(copy.repo):
+        _catch_up_locked(copy)
+    return _present(copy)
+
+
+def check_under_lock(repo: Any) -> None:
+    """Make the copy current and note in its binding whether, and on what base, it may be written.
+
+    The caller holds the lock, just taken. Does not raise for what only forbids writing.
+    """
+    bound = binding.of(repo)
+    bound.is_checked, bound.base, bound.refusal = True, None, None
+    try:
+        journal.recover_abandoned(repo)
+        state = _consistent_state(repo, bound)
+        last = bound.agent.last(state.repository)
+        _refuse_unless_fit(state, last)
+        if state.seq < last.seq:
+            state = _catch_up(_copy_of(repo, bound), last, bound.agent)
+        bound.base = Base(state, last.serving_epoch)
+        if last.serving_epoch == 0:
+            raise TransientError("log.standby", "this host's log agent does not accept changes")
+    except FleetError as exc:
+        bound.refusal = exc
+
+
+def _settle_absent(copy: Copy, repository: RepoId, last: LastMessage, agent: LogAgentClient) -> SeqState:
+    state = copy.state
+    if state is None and not last.is_deleted:
+        raise RejectedError(
+            "repo.unknown", "the log has no such repository", status=404, repository=repository
+        )
+    if state is not None and state.seq > last.seq:
+        raise _behind(state, last)
+    if copy.is_present:
+        _catch_up(copy, last, agent)
+    raise RejectedError("repo.deleted", "the repository was deleted", status=404, repository=repository)
+
+
+def _is_current(state: SeqState, last: LastMessage) -> bool:
+    return state.seq == last.seq and state.digest == last.digest
+
+
+def _present(copy: Copy) -> SeqState:
+    state = copy.state
+    if state is None:
+        raise PoisonError(
+            "seqfile.missing", "the repository has lost its seq file", directory=str(copy.directory)
+        )
+    return state
+
+
+def _catch_up_locked(copy: Copy) -> None:
+    """Take the lock, which brings the copy up to date, and raise what stood in the way."""
+    repo = copy.repo
+    bound = binding.of(repo)
+    with repo.lock():
+        if not bound.is_checked:  # a mirror's lock asks nobody
+            check_under_lock(repo)
+        if bound.refusal is not None:
+            raise bound.refusal
+
+
+def _consistent_state(repo: Any, bound: Binding) -> SeqState:
+    """Return the state that the seq file names; raise when the repository is another than it says."""
+    state = seqfile.read(bound.root)
+    if state is None:
+        raise PoisonError("seqfile.missing", "the repository has lost its seq file")
+    found = fingerprint.take(repo, pushlog.count_pushes(bound.store))
+    if found != state.fingerprint:
+        recorded, actual = state.fingerprint.to_json(), found.to_json()
+        parts = ", ".join(name for name in recorded if recorded[name] != actual[name])
+        raise RejectedError(
+            "repo.altered",
+            "this copy was changed by something other than hgfleet",
+            hint="an operator can repair it: hgfleet repo reconcile",
+            differs=parts,
+        )
+    return state
+
+
+def _refuse_unless_fit(state: SeqState, last: LastMessage) -> None:
+    if last.parked:
+        raise TransientError("log.parked", "the log of this repository cannot be read on", reason=last.parked)
+    if last.is_deleted:
+        raise RejectedError("repo.deleted", "the repository was deleted", status=404)
+    if state.seq > last.seq or (state.seq == last.seq and state.digest != last.digest):
+        raise _behind(state, last)
+
+
+def _behind(state: SeqState, last: LastMessage) -> RejectedError:
+    return RejectedError(
+        "log.behind",
+        "the log is behind this copy, which refuses writes and stays as it is",
+        hint="an operator decides: hgfleet log adopt",
+        copy_seq=state.seq,
+        log_seq=last.seq,
+    )
+
+
+def _copy_of(repo: Any, bound: Binding) -> Copy:
+    copy = Copy(repo.baseui, bound.directory)
+    copy.adopt(repo)
+    return copy
+
+
+def _catch_up(copy: Copy, last: LastMessage, agent: LogAgentClient) -> SeqState:
+    """Apply what the copy lacks. Raises PoisonError (it stays behind), RejectedError `log.overrun`."""
+    partition = Partition(last.partition or 0)
+    state = copy.state
+    repository = state.repository if state is not None else None
+    seq = state.seq if state is not None else 0
+    while seq < last.seq:
+        batch = agent.read(_known(repository, copy), seq)
+        steps = [(decode_message(message.wire), message.position) for message in batch.messages]
+        if not steps:
+            raise TransientError("log.unreadable", "the log has messages that it does not give")
+        _refuse_fork(state, steps[0][0].envelope.parent, last)
+        state = apply.apply_messages(copy, partition, steps, blob_fetcher(copy, agent))
+        seq = state.seq
+    return _present(copy)
+
+
+def _known(repository: RepoId | None, copy: Copy) -> RepoId:
+    return repository if repository is not None else RepoId(copy.directory.name)
+
+
+def _refuse_fork(state: SeqState | None, parent: Digest, last: LastMessage) -> None:
+    if state is not None and parent != state.digest:
+        raise _behind(state, last)
+
+
+def blob_fetcher(copy: Copy, agent: LogAgentClient) -> apply.FetchBlob:
+    """Return the way to get blobs through the log agent, into a file that is deleted after use."""
+
+    @contextmanager
+    def fetch(sha256: Digest) -> Iterator[Path]:
+        copy.directory.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix="blob-", dir=copy.directory)
+        os.close(descriptor)
+        try:
+            agent.blob_get(sha256, Path(name))
+            yield Path(name)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    return fetch
+
+
+def standing(copy: Copy) -> SeqState | None:
+    """Return what the copy is the result of, without asking the log."""
+    return generations.inspect(copy.directory)
+
+
+def state_of(repo: Any) -> SeqState | None:
+    """Return what an open repository is the result of."""
+    return copies.state_of(repo)

@@ -1,0 +1,179 @@
+"""Makes every transaction of a hgfleet repository go through the log, and refuses what would go around it.
+
+Promises: a transaction that closes has its change in the log, or changed nothing; one that was accepted and
+failed afterwards is completed from the log, here or at the next start, and the pusher is told that it was
+accepted, in these words only. Strip, rollback and other rewriting is refused before it begins.
+Does not: ask the log itself (hgext.append, hgext.recovery).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mercurial import error, transaction
+
+from hgfleet.errors import NOTHING_CHANGED, FleetError
+from hgfleet.hgext import append, binding, recovery, session_context
+from hgfleet.hgext.append import Accepted, Base, NotConfirmedAbort, nothing_changed
+from hgfleet.hgext.session_context import RecordedChange
+
+# Transactions that rewrite history or the store: copies could not follow.
+REFUSED = frozenset({b"strip", b"repair", b"upgrade", b"clone", b"localclone", b"fncache"})
+_FAULT_FINALIZER = b"zzz-hgfleet-fault"
+_RECORD = b"zzz-hgfleet-record"
+
+_class_by_base: dict[type, type] = {}
+
+
+class Report:
+    """What a transaction says about its own abort; silent once the pusher is told something more precise."""
+
+    def __init__(self, ui: Any) -> None:
+        self._ui = ui
+        self.is_silent = False
+
+    def __call__(self, text: bytes) -> None:
+        if not self.is_silent:
+            self._ui.warn(text)
+
+
+class FleetTransaction(transaction.transaction):
+    """A transaction whose commit point is the log's answer."""
+
+    hgfleet_accepted: Accepted | None = None
+    hgfleet_repo: Any = None
+
+    def close(self) -> None:
+        """Commit; after the log has accepted the change nothing raised here means that it failed."""
+        try:
+            super().close()
+        except NotConfirmedAbort:
+            self._report.is_silent = True
+            raise
+        except BaseException as exc:
+            accepted = self.hgfleet_accepted
+            if accepted is None or not isinstance(exc, Exception):
+                raise
+            if self._journal is not None:  # else: committed, and only something cosmetic failed
+                _complete_from_log(self, accepted)
+
+
+def _complete_from_log(tr: FleetTransaction, accepted: Accepted) -> None:
+    """Undo the transaction and apply the message that it became; raise Abort when that fails, too."""
+    repo = tr.hgfleet_repo
+    tr._report.is_silent = True
+    tr._abort()
+    repo.ui.warn(accepted.wording + b"\n")
+    bound = binding.of(repo)
+    recovery.check_under_lock(repo)
+    base = bound.base
+    if base is None or base.state.seq < accepted.message.seq:
+        raise error.Abort(accepted.wording)
+    _record(accepted)
+
+
+def begin(repo: Any, open_transaction: Any, desc: bytes, report: Any) -> Any:
+    """Open the outermost transaction for a change that is being made here."""
+    bound = binding.of(repo)
+    base = writable_base(repo, desc)
+    bound.faults.reach("push-before-checks")
+    tr = open_transaction(desc, report or Report(repo.ui))
+    tr.__class__ = FleetTransaction
+    tr.hgfleet_repo = repo
+    if not isinstance(tr._report, Report):
+        tr._report = _wrapped(tr._report)
+    heads_before = frozenset(repo.changelog.headrevs())
+    tr.addvalidator(append.VALIDATOR, lambda tr2: _validate(repo, tr2, base, heads_before))
+    return tr
+
+
+def _wrapped(report: Any) -> Report:
+    class Ui:
+        warn = staticmethod(report)
+
+    return Report(Ui)
+
+
+def writable_base(repo: Any, desc: bytes) -> Base:
+    """Return what a change may be made on; raise Abort when none may be made."""
+    bound = binding.of(repo)
+    if bound.options.role != "primary":
+        raise nothing_changed("this copy is read-only", "push to the primary")
+    if desc.split(b"\n")[0] in REFUSED:
+        raise nothing_changed(f"'{desc.decode()}' rewrites history, which copies cannot follow")
+    if not bound.is_checked:
+        recovery.check_under_lock(repo)
+    if bound.refusal is not None:
+        raise refused(bound.refusal)
+    if bound.base is None:
+        raise error.ProgrammingError("a checked copy has a base or a refusal")
+    return bound.base
+
+
+def refused(reason: FleetError) -> error.Abort:
+    """Return the abort for a copy that may not be written now."""
+    return nothing_changed(str(reason), reason.hint)
+
+
+def _validate(repo: Any, tr: Any, base: Base, heads_before: frozenset[int]) -> None:
+    prepared = append.append(repo, tr, base, heads_before)
+    if prepared is None:
+        return
+    bound = binding.of(repo)
+    bound.is_checked = False  # a second transaction under this lock has another base
+    tr.addpostclose(_RECORD, lambda tr2: _record(tr2.hgfleet_accepted))
+    append.commit_accepted(repo, tr, base, prepared, tr.hgfleet_accepted.message)
+    tr.addfinalize(_FAULT_FINALIZER, lambda _tr: bound.faults.reach("push-in-finalizer"))
+
+
+def _record(accepted: Accepted) -> None:
+    session_context.record(RecordedChange(accepted.message.seq, accepted.push_id, accepted.nodes))
+
+
+def repository_class(base: Any) -> type:
+    """Return the class that a repository of `base` becomes."""
+    if base not in _class_by_base:
+        _class_by_base[base] = _make_class(base)
+    return _class_by_base[base]
+
+
+def _make_class(base: Any) -> type:  # noqa: C901  # one class; each method is simple
+    class FleetRepository(base):
+        """Asks the log when it is locked, and lets no transaction pass it by."""
+
+        def lock(self, wait: bool = True, steal_from: Any = None) -> Any:
+            is_outermost = self._currentlock(self._lockref) is None
+            held = super().lock(wait, steal_from)
+            bound = binding.of(self)
+            if is_outermost:
+                bound.forget_lock()
+            if is_outermost and wait and not bound.is_applying and bound.options.role == "primary":
+                try:
+                    recovery.check_under_lock(self.unfiltered())
+                except BaseException:
+                    held.release()
+                    raise
+            return held
+
+        def transaction(self, desc: bytes, report: Any = None) -> Any:
+            if self.currenttransaction() is not None or binding.of(self).is_applying:
+                return super().transaction(desc, report)
+            return begin(self.unfiltered(), super().transaction, desc, report)
+
+        def hook(self, name: bytes, throw: bool = False, **args: Any) -> Any:
+            if binding.of(self).is_applying:
+                return None
+            return super().hook(name, throw, **args)
+
+        def updatecaches(self, tr: Any = None, full: bool = False, caches: Any = None) -> None:
+            if not binding.of(self).is_applying:
+                super().updatecaches(tr, full, caches)
+
+        def recover(self) -> bool:
+            with self.lock():
+                return True
+
+        def rollback(self, dryrun: bool = False, force: bool = False) -> Any:
+            raise error.Abort(b"rollback is refused: the log has the change; %s" % NOTHING_CHANGED.encode())
+
+    return FleetRepository
