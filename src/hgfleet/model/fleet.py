@@ -69,7 +69,8 @@ class _Row:
         return report is None or not report.is_counted_out
 
     def is_behind(self, member: Member) -> bool:
-        return self.is_answered_by(member) and self.applied_by(member) < self.watermark
+        is_short = self.applied_by(member) < self.watermark
+        return is_short and self.is_answered_by(member) and not self.is_deleted
 
     @property
     def is_deleted(self) -> bool:
@@ -245,8 +246,7 @@ class FleetView:
         else:
             self._movable.pop(repository, None)
         for member, behind in self._behind.items():
-            is_behind = row.is_behind(member) and not is_deleted
-            (behind.add if is_behind else behind.discard)(repository)
+            (behind.add if row.is_behind(member) else behind.discard)(repository)
         if is_deleted:
             self._let_go(repository, row)
 
