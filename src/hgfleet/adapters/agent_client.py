@@ -132,13 +132,21 @@ class LogAgentClient:
 
     # ---- changes: InDoubtError when the answer is lost
 
-    def append(self, request: AppendRequest, deadline_seconds: float) -> AcceptedMessage:
-        """Append one change, conditionally; blocks at most a little longer than the deadline."""
+    def append(
+        self,
+        request: AppendRequest,
+        deadline_seconds: float,
+        on_handed_over: Callable[[], None] | None = None,
+    ) -> AcceptedMessage:
+        """Append one change, conditionally; blocks at most a little longer than the deadline.
+
+        `on_handed_over` is called when the agent has the request and has not answered yet.
+        """
         grace_seconds = deadline_seconds + SETTLE_GRACE_SECONDS
         ends_at = clock.monotonic() + grace_seconds
         fields = {**request.to_fields(), "deadline_seconds": deadline_seconds}
         try:
-            frame = self._change("append", fields, request.inline, grace_seconds)
+            frame = self._change("append", fields, request.inline, grace_seconds, on_handed_over)
         except InDoubtError as error:
             if not _is_broken_connection(error):
                 raise
@@ -223,16 +231,27 @@ class LogAgentClient:
             ) from error
 
     def _change(
-        self, op: str, fields: Mapping[str, Any], body: bytes = b"", wait_seconds: float | None = None
+        self,
+        op: str,
+        fields: Mapping[str, Any],
+        body: bytes = b"",
+        wait_seconds: float | None = None,
+        on_sent: Callable[[], None] | None = None,
     ) -> Frame:
         """Ask for a change on a connection that is known to be alive."""
         if self._connection is not None and _is_readable(self._connection, 0):
             self.close()  # nothing is due on an idle connection but its end
-        return self._exchange(
-            op, fields, body, self._timeout_seconds if wait_seconds is None else wait_seconds
-        )
+        seconds = self._timeout_seconds if wait_seconds is None else wait_seconds
+        return self._exchange(op, fields, body, seconds, on_sent)
 
-    def _exchange(self, op: str, fields: Mapping[str, Any], body: bytes, wait_seconds: float) -> Frame:
+    def _exchange(
+        self,
+        op: str,
+        fields: Mapping[str, Any],
+        body: bytes,
+        wait_seconds: float,
+        on_sent: Callable[[], None] | None = None,
+    ) -> Frame:
         """Send a request and return its answer; raise what the answer names.
 
         TransientError `local.unreachable` when it was not handed over, InDoubtError `local.cut-off` when the
@@ -241,6 +260,8 @@ class LogAgentClient:
         connection = self._connected()
         try:
             connection.send({"op": op, **fields}, body)
+            if on_sent is not None:
+                on_sent()
             if not _is_readable(connection, wait_seconds):
                 raise InDoubtError("local.cut-off", "no answer in time", op=op, seconds=wait_seconds)
             return connection.receive()

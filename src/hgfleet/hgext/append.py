@@ -173,7 +173,7 @@ def _hand_over(bound: Binding, request: AppendRequest) -> AcceptedMessage:
     try:
         bound.faults.reach("push-before-append")
         with session_context.append_deadline(deadline + _SESSION_GRACE_SECONDS):
-            return bound.agent.append(request, deadline)
+            return bound.agent.append(request, deadline, lambda: bound.faults.reach("push-handed-over"))
     except (InDoubtError, KeyboardInterrupt) as exc:
         raise NotConfirmedAbort(NOT_CONFIRMED.encode()) from exc
     except FleetError as exc:

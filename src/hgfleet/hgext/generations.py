@@ -89,6 +89,11 @@ def remove(directory: str | Path, last: SeqState) -> None:
         shutil.rmtree(generation, ignore_errors=True)
 
 
+def remove_building(directory: str | Path) -> None:
+    """Delete a directory in which a copy was being built, and whatever is left in it."""
+    shutil.rmtree(repository_directory(directory), ignore_errors=True)
+
+
 def drop_others(directory: str | Path) -> None:
     """Delete generations that are not in use and what crashed builders left."""
     directory = repository_directory(directory)

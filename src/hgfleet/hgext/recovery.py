@@ -15,11 +15,12 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hgfleet.errors import FleetError, PoisonError, RejectedError, TransientError
-from hgfleet.hgext import apply, binding, copies, fingerprint, generations, journal, pushlog, seqfile
+from hgfleet.hgext import apply, binding, fingerprint, journal, pushlog, seqfile
 from hgfleet.hgext.append import Base
 from hgfleet.hgext.binding import Binding
 from hgfleet.hgext.copies import Copy
@@ -32,14 +33,31 @@ if TYPE_CHECKING:
     from hgfleet.adapters.agent_client import LogAgentClient
 
 
-def bring_up_to_date(copy: Copy, repository: RepoId, agent: LogAgentClient) -> SeqState:
-    """Create, recover or complete the copy as far as the log goes, if that is needed; return its state.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a copy stands after all that could be done; it can be read in any case."""
 
-    Cheap when nothing is missing. A copy that another living process works on is left to it. Raises
-    RejectedError `repo.unknown` (the log has no such repository), `repo.deleted`, `log.behind` or
-    `repo.altered` (the copy may be read, not written); TransientError when the log cannot be asked: the copy,
-    if there is one, may be read.
+    state: SeqState
+    problem: FleetError | None = None  # why it may be behind its log, or may not be written
+
+
+def bring_up_to_date(copy: Copy, repository: RepoId, agent: LogAgentClient) -> Standing:
+    """Create, recover or complete the copy as far as the log goes, where that is needed.
+
+    For a session before its hello, and for whoever wants the end of the log; cheap when nothing is missing. A
+    copy that another living process works on is left to it. Raises only when there is nothing to read:
+    RejectedError `repo.unknown` or `repo.deleted`, or what kept the copy from being created.
     """
+    try:
+        return Standing(_bring_up_to_date(copy, repository, agent))
+    except FleetError as problem:
+        state = copy.state
+        if state is None or not copy.is_present:
+            raise
+        return Standing(state, problem)
+
+
+def _bring_up_to_date(copy: Copy, repository: RepoId, agent: LogAgentClient) -> SeqState:
     last = agent.last(repository)
     if last.is_deleted or last.partition is None or last.seq == 0:
         return _settle_absent(copy, repository, last, agent)
@@ -195,13 +213,3 @@ def blob_fetcher(copy: Copy, agent: LogAgentClient) -> apply.FetchBlob:
             Path(name).unlink(missing_ok=True)
 
     return fetch
-
-
-def standing(copy: Copy) -> SeqState | None:
-    """Return what the copy is the result of, without asking the log."""
-    return generations.inspect(copy.directory)
-
-
-def state_of(repo: Any) -> SeqState | None:
-    """Return what an open repository is the result of."""
-    return copies.state_of(repo)
