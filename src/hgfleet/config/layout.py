@@ -81,6 +81,16 @@ class FleetLayout:
         return self.run / "effective.toml"
 
     @property
+    def haproxy(self) -> Path:
+        """HAProxy's configuration."""
+        return self.run / "haproxy.cfg"
+
+    @property
+    def haproxy_certificate(self) -> Path:
+        """Certificate chain and key in one file, as HAProxy wants them."""
+        return self.run / "haproxy.pem"
+
+    @property
     def primary(self) -> HostLayout:
         """The primary's files."""
         return HostLayout(PRIMARY, self.config.site.hosts_directory / PRIMARY)

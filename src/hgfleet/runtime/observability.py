@@ -1,4 +1,4 @@
-"""Structured log lines for every process: one JSON object per line on standard error.
+"""Structured log lines for every process: one JSON object per line, on standard error by default.
 
 `hgfleet up` collects the lines of its children into files; elsewhere the service manager does.
 
@@ -13,7 +13,7 @@ import logging
 import sys
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -22,10 +22,10 @@ from hgfleet.runtime import clock
 Fields = MutableMapping[str, Any]
 
 
-def configure_logging(process: str, level: str) -> None:
-    """Send this process's log lines to standard error, from `level` ("info", …) up."""
+def configure_logging(process: str, level: str, output: TextIO | None = None) -> None:
+    """Send this process's log lines to `output` or standard error, from `level` ("info", …) up."""
     structlog.contextvars.bind_contextvars(process=process)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(output or sys.stderr)
     handler.setFormatter(_formatter())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     structlog.configure(

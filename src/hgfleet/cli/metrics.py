@@ -1,0 +1,122 @@
+"""The metrics of a fleet: their registry, and how they follow from its state.
+
+Promises: every metric is declared in METRICS, which docs/reference/metrics.md is generated from; values are
+taken when asked for.
+Does not: keep counters; what is counted over time is counted by Prometheus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+State = dict[str, Any]
+Sample = tuple[tuple[str, ...], float]
+
+
+@dataclass(frozen=True, slots=True)
+class GaugeSpec:
+    """One gauge: its name, labels, meaning, and its samples out of the fleet's state."""
+
+    name: str
+    labels: tuple[str, ...]
+    about: str
+    samples: Callable[[State], Iterable[Sample]]
+
+
+def _problems(state: State) -> Iterator[Sample]:
+    yield (), len(state["problems"])
+
+
+def _serving(state: State) -> Iterator[Sample]:
+    yield (), float(state.get("log", {}).get("is_serving", False))
+
+
+def _epoch(state: State) -> Iterator[Sample]:
+    if "log" in state:
+        yield (), state["log"]["epoch"]
+
+
+def _repositories(state: State) -> Iterator[Sample]:
+    if "repositories" in state:
+        yield (), state["repositories"]
+
+
+def _counted(state: State) -> Iterator[Sample]:
+    for member in state.get("members", ()):
+        yield (member["host"],), float(member["is_counted"])
+
+
+def _in_service(state: State) -> Iterator[Sample]:
+    for member in state.get("members", ()):
+        yield (member["host"],), float(member["is_counted"] and member["stage"] == "serving")
+
+
+def _lag(state: State) -> Iterator[Sample]:
+    worst = {member["host"]: 0 for member in state.get("members", ()) if member["is_counted"]}
+    for row in state.get("lag", ()):
+        for host, exposed in row["hosts"].items():
+            worst[host] = max(worst.get(host, 0), row["applied"] - exposed)
+    for host, lag in worst.items():
+        yield (host,), lag
+
+
+def _parked(state: State) -> Iterator[Sample]:
+    counts = {member["host"]: 0 for member in state.get("members", ())}
+    for row in state.get("parked", ()):
+        counts[row["host"]] = counts.get(row["host"], 0) + 1
+    for host, count in counts.items():
+        yield (host,), count
+
+
+def _release(state: State) -> Iterator[Sample]:
+    yield (state["release"], state["configuration_digest"]), 1.0
+
+
+METRICS = (
+    GaugeSpec("hgfleet_info", ("release", "configuration"), "1, labelled with what runs here", _release),
+    GaugeSpec("hgfleet_problems", (), "parts that could not be asked for this scrape", _problems),
+    GaugeSpec("hgfleet_log_serving", (), "1 while the log agent accepts appends", _serving),
+    GaugeSpec("hgfleet_log_epoch", (), "the epoch that the log agent holds; 0: standby", _epoch),
+    GaugeSpec("hgfleet_repositories", (), "paths in the catalogue", _repositories),
+    GaugeSpec("hgfleet_mirror_counted", ("host",), "1 while the mirror is counted for watermarks", _counted),
+    GaugeSpec("hgfleet_mirror_in_service", ("host",), "1 while the mirror serves readers", _in_service),
+    GaugeSpec(
+        "hgfleet_mirror_lag", ("host",), "messages by which the worst repository is behind on a mirror", _lag
+    ),
+    GaugeSpec("hgfleet_mirror_parked", ("host",), "repositories that a mirror has parked", _parked),
+)
+
+
+class _StateCollector(Collector):
+    """Turns one state into metric families."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def collect(self) -> Iterator[Metric]:
+        for spec in METRICS:
+            family = GaugeMetricFamily(spec.name, spec.about, labels=spec.labels)
+            for labels, value in spec.samples(self._state):
+                family.add_metric(labels, value)
+            yield family
+
+
+def format_metrics(state: State) -> bytes:
+    """Return the state in Prometheus' text form."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_StateCollector(state))
+    return generate_latest(registry)
+
+
+def render_reference() -> str:
+    """Return docs/reference/metrics.md."""
+    lines = ["# Metrics", "", "Generated from `hgfleet.cli.metrics`; `GET /-/metrics` on the admin listener."]
+    lines += ["", "| metric | labels | meaning |", "|---|---|---|"]
+    lines += [f"| `{spec.name}` | {', '.join(spec.labels) or '–'} | {spec.about} |" for spec in METRICS]
+    return "\n".join([*lines, ""])

@@ -1,0 +1,42 @@
+"""`hgfleet render`: the configuration of the programs around hgfleet, as text.
+
+Promises: prints what `hgfleet up` would give them, from the configuration alone.
+Does not: write or reload anything.
+"""
+
+from __future__ import annotations
+
+import click
+
+from hgfleet.cli.fleet import Fleet, fleet_options
+from hgfleet.cli.rendered_files import HGRC_ROLES, haproxy_text, hgrc_text
+from hgfleet.errors import RejectedError
+from hgfleet.model.ids import HostName
+
+
+@click.group("render")
+def render_group() -> None:
+    """Print the configuration of the programs around hgfleet."""
+
+
+@render_group.command("haproxy")
+@fleet_options
+def print_haproxy(fleet: Fleet) -> None:
+    """Print HAProxy's configuration for the HTTP side."""
+    config = fleet.config
+    if config.mirrors.count > 1 and not config.mirrors.ports:
+        raise RejectedError(
+            "render.no-ports", "the mirrors' ports are chosen at each start", hint="set mirrors.ports"
+        )
+    click.echo(haproxy_text(fleet.layout), nl=False)
+
+
+@render_group.command("hgrc")
+@click.argument("role", type=click.Choice(sorted(HGRC_ROLES)))
+@click.option("--mirror", default="mirror1", help="the mirror, for the roles apply and web")
+@fleet_options
+def print_hgrc(role: str, mirror: str, fleet: Fleet) -> None:
+    """Print the hgrc that processes of ROLE are started with."""
+    layout = fleet.layout
+    host = layout.primary if role == "sessions" else layout.host(HostName(mirror))
+    click.echo(hgrc_text(layout, host, role), nl=False)

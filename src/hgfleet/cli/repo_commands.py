@@ -1,0 +1,151 @@
+"""`hgfleet repo`: create, import, list, show, rename and delete repositories.
+
+Promises: create, rename and delete are messages of the log like every other change, and return once every
+mirror in service shows them, or name those that do not yet; delete reports first and acts with --yes.
+Does not: touch a host's files: the log does, on each of them.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from hgfleet.adapters.agent_client import LogAgentClient
+from hgfleet.cli.copies import CopyState, read_copy
+from hgfleet.cli.fleet import Fleet, fleet_options
+from hgfleet.cli.output import json_option, print_json, print_table
+from hgfleet.errors import RejectedError
+from hgfleet.model.ids import CATALOGUE, RepoId, Seq, parse_repo_path
+from hgfleet.model.settings import RepoSettings
+
+IDENTITY = "host:primary"  # whoever may run commands on the host acts as the host
+
+
+@click.group("repo")
+def repo_group() -> None:
+    """Create, import, list, show, rename and delete repositories."""
+
+
+@repo_group.command("create")
+@click.argument("path")
+@click.option("--non-publishing", is_flag=True, help="pushed changesets stay draft")
+@click.option("--writers", multiple=True, metavar="GROUP", help="a group that may push; repeatable")
+@click.option("--description", default="", help="one line for the pages")
+@fleet_options
+def create_repository(
+    path: str, writers: tuple[str, ...], description: str, fleet: Fleet, *, non_publishing: bool
+) -> None:
+    """Create an empty repository at PATH."""
+    name = parse_repo_path(path)
+    settings = RepoSettings(
+        writers=writers or fleet.config.access.default_writers,
+        is_publishing=not non_publishing,
+        description=description,
+    )
+    with fleet.agent() as agent:
+        change = agent.create(name, settings.to_json(), identity=IDENTITY, trace=new_trace())
+        _bring_to_primary(fleet, change.repository, change.partition)
+        click.echo(f"created {name}: {_await_mirrors(fleet, agent, change.catalogue_seq)}")
+
+
+@repo_group.command("rename")
+@click.argument("path")
+@click.argument("new_path")
+@fleet_options
+def rename_repository(path: str, new_path: str, fleet: Fleet) -> None:
+    """Give the repository at PATH the path NEW_PATH; the old one leads nowhere afterwards."""
+    old, new = parse_repo_path(path), parse_repo_path(new_path)
+    with fleet.agent() as agent:
+        change = agent.rename(old, new, identity=IDENTITY, trace=new_trace())
+        click.echo(f"renamed {old} to {new}: {_await_mirrors(fleet, agent, change.catalogue_seq)}")
+
+
+@repo_group.command("delete")
+@click.argument("path")
+@click.option("--yes", is_flag=True, help="do it")
+@fleet_options
+def delete_repository(path: str, fleet: Fleet, *, yes: bool) -> None:
+    """Delete the repository at PATH on every host; its path may be used again at once."""
+    name = parse_repo_path(path)
+    with fleet.agent() as agent:
+        if not yes:
+            repository = agent.resolve(name).repository
+            click.echo(f"would delete {name}: repository {repository}, {agent.last(repository).seq} messages")
+            raise RejectedError("cli.not-confirmed", "nothing was deleted", hint="repeat with --yes")
+        change = agent.delete(name, identity=IDENTITY, trace=new_trace())
+        _bring_to_primary(fleet, change.repository, change.partition)
+        click.echo(f"deleted {name}: {_await_mirrors(fleet, agent, change.catalogue_seq)}")
+
+
+@repo_group.command("list")
+@fleet_options
+@json_option
+def list_repositories(fleet: Fleet, *, as_json: bool) -> None:
+    """List all repositories by path."""
+    with fleet.agent() as agent:
+        paths, _seq = agent.paths()
+    if as_json:
+        print_json([asdict(bound) for bound in paths])
+    else:
+        print_table(("path", "repository", "partition"), [(b.path, b.repository, b.partition) for b in paths])
+
+
+@repo_group.command("show")
+@click.argument("path")
+@fleet_options
+@json_option
+def show_repository(path: str, fleet: Fleet, *, as_json: bool) -> None:
+    """Show one repository: its sequence and each host's copy."""
+    shown = describe_repository(fleet, path)
+    if as_json:
+        print_json(shown)
+        return
+    for name in ("path", "repository", "partition", "seq", "exposed_seq", "digest"):
+        click.echo(f"{name + ':':13}{shown[name]}")
+    rows = [(copy["host"], copy["seq"], copy["exposed_seq"], copy["path"]) for copy in shown["copies"]]
+    print_table(("host", "seq", "exposed seq", "directory"), rows)
+
+
+def describe_repository(fleet: Fleet, path: str) -> dict[str, Any]:
+    """Return what `repo show --json` prints; brings the primary's copy to the end of its log first."""
+    with fleet.agent() as agent:
+        bound = agent.resolve(parse_repo_path(path))
+        last = agent.last(bound.repository)
+    _bring_to_primary(fleet, bound.repository, bound.partition)
+    copies = _read_copies(fleet, bound.repository)
+    return asdict(bound) | {
+        "seq": last.seq,
+        "digest": last.digest,
+        "exposed_seq": min(copy.exposed_seq for copy in copies),
+        "copies": [asdict(copy) for copy in copies],
+    }
+
+
+def _read_copies(fleet: Fleet, repository: RepoId) -> list[CopyState]:
+    layout = fleet.layout
+    primary = read_copy(layout.primary, repository, is_primary=True)
+    return [primary, *(read_copy(host, repository, is_primary=False) for host in layout.mirrors)]
+
+
+def new_trace() -> str:
+    """Return an id that follows a change from here to its notification."""
+    return uuid.uuid4().hex
+
+
+def _bring_to_primary(fleet: Fleet, repository: RepoId, partition: int) -> None:
+    """Bring the primary's copy to the end of its log now rather than at the next session."""
+    with fleet.sessions() as sessions:
+        sessions.call("catch_up", repository=repository, partition=partition)
+
+
+def _await_mirrors(fleet: Fleet, agent: LogAgentClient, catalogue_seq: Seq) -> str:
+    """Wait until every mirror in service shows the catalogue's change; say how that went."""
+    seconds = fleet.config.membership.lease_seconds  # whoever is not heard of for longer is out of service
+    seen = agent.wait_visible(CATALOGUE, catalogue_seq, seconds)
+    if not seen.is_visible:
+        return f"not yet visible on {', '.join(seen.late) or 'any mirror'}"
+    count = len(seen.mirrors)
+    return "visible on the mirror" if count == 1 else f"visible on all {count} mirrors"

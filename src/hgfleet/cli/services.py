@@ -1,0 +1,131 @@
+"""The processes of a fleet on one machine: what is started, for which host, and how each is seen to work.
+
+Promises: a process gets an argument list and an environment in which nothing of the caller's Mercurial set-up
+shows; everything that differs between processes is in the configuration file that they are given.
+Does not: start anything (cli.supervisor does), or run in those processes (cli.process does).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import hgfleet
+from hgfleet.adapters.hgrc_render import mercurial_environment
+from hgfleet.cli.addresses import MirrorAddress, has_proxy, mirror_addresses, reachable
+from hgfleet.cli.probes import has_ssh_banner, http_status, is_agent_serving, is_answering
+from hgfleet.cli.supervisor import Service
+from hgfleet.config.layout import PRIMARY, FleetLayout
+from hgfleet.errors import ConfigError
+
+ALL = "all"
+_SERVICE_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+_SESSIONS_GRACE_SECONDS = 20.0
+_OK, _MOVED = 200, 301
+
+
+def list_services(layout: FleetLayout, environment: Mapping[str, str]) -> list[Service]:
+    """Return the processes, to be started by stage. Raises ConfigError `proxy.missing`."""
+    make = _Maker(layout, environment)
+    services = [make.log_agent(), make.sessions(), make.coordinator(), make.ssh()]
+    for address in mirror_addresses(layout.config):
+        services += [make.applier(address), make.web(address)]
+    services.append(make.proxy() if has_proxy(layout.config) else make.redirect())
+    return services
+
+
+def find_haproxy(program: str) -> str:
+    """Return HAProxy's path: on PATH, where services are installed, or fetched by `make setup`."""
+    fetched = Path(hgfleet.__file__).resolve().parents[2] / ".tools" / "bin"
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SERVICE_DIRECTORIES, str(fetched)])
+    found = shutil.which(program, path=path)
+    if found is None:
+        raise ConfigError(
+            "proxy.missing",
+            "more than one mirror needs HAProxy, which is not installed",
+            hint="install it, or let `make setup` fetch it",
+            program=program,
+        )
+    return found
+
+
+class _Maker:
+    """Makes the services of one fleet."""
+
+    def __init__(self, layout: FleetLayout, environment: Mapping[str, str]) -> None:
+        self._layout = layout
+        self._config = layout.config
+        self._environment = environment
+
+    def log_agent(self) -> Service:
+        ready = partial(is_agent_serving, self._layout.agent_socket)
+        return self._python("log-agent", ALL, ready, stage=0)
+
+    def sessions(self) -> Service:
+        ready = partial(is_answering, self._layout.sessions_socket, "status")
+        hgrc = self._layout.primary.hgrc("sessions")
+        service = self._python("sessions", PRIMARY, ready, stage=1, hgrc=hgrc)
+        return replace(service, grace_seconds=_SESSIONS_GRACE_SECONDS)
+
+    def coordinator(self) -> Service:
+        admin = self._config.admin
+        ready = partial(_answers, reachable(admin.bind), admin.port, "/-/status", _OK, is_tls=False)
+        return self._python("coordinator", ALL, ready, stage=1)
+
+    def ssh(self) -> Service:
+        ssh = self._config.ssh
+        ready = partial(has_ssh_banner, reachable(ssh.bind), ssh.port)
+        return self._python("ssh", PRIMARY, ready, stage=2)
+
+    def applier(self, mirror: MirrorAddress) -> Service:
+        hgrc = self._layout.host(mirror.name).hgrc("apply")
+        return self._python("applier", mirror.name, _always, stage=1, hgrc=hgrc)
+
+    def web(self, mirror: MirrorAddress) -> Service:
+        """Ready is what the load balancer asks: the mirror is in service."""
+        address = reachable(mirror.address)
+        ready = partial(_answers, address, mirror.port, "/-/readyz", _OK, is_tls=True)
+        hgrc = self._layout.host(mirror.name).hgrc("web")
+        return self._python("web", mirror.name, ready, stage=1, hgrc=hgrc)
+
+    def redirect(self) -> Service:
+        http = self._config.http
+        ready = partial(_answers, reachable(http.bind), http.http_port, "/", _MOVED, is_tls=False)
+        return replace(self._python("redirect", ALL, ready, stage=2), role="proxy")
+
+    def proxy(self) -> Service:
+        http = self._config.http
+        ready = partial(_answers, reachable(http.bind), http.https_port, "/", _OK, is_tls=True)
+        return Service(
+            name="proxy",
+            role="proxy",
+            host=ALL,
+            arguments=[find_haproxy(self._config.proxy.program), "-db", "-f", str(self._layout.haproxy)],
+            environment=self._environment,
+            is_ready=ready,
+            stage=2,
+        )
+
+    def _python(
+        self, role: str, host: str, is_ready: Callable[[], bool], *, stage: int, hgrc: Path | None = None
+    ) -> Service:
+        name = role if host == ALL else f"{role}-{host}"
+        arguments = [sys.executable, "-P", "-m", "hgfleet.cli.process", role]
+        arguments += ["--config", str(self._layout.effective_config), "--name", name]
+        if host not in {ALL, PRIMARY}:
+            arguments += ["--mirror", host]
+        environment = mercurial_environment(self._environment, hgrc or Path(os.devnull))
+        return Service(name, role, host, arguments, environment, is_ready, stage)
+
+
+def _answers(address: str, port: int, path: str, expected: int, *, is_tls: bool) -> bool:
+    return http_status(address, port, path, is_tls=is_tls) == expected
+
+
+def _always() -> bool:
+    return True

@@ -1,0 +1,60 @@
+"""`hgfleet status`: what the fleet consists of and how far behind its mirrors are.
+
+Promises: answers also while parts are down, and names them; exit 75 when something could not be asked.
+Does not: change anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hgfleet.cli.fleet import Fleet, fleet_options
+from hgfleet.cli.fleet_state import read_fleet_state
+from hgfleet.cli.output import json_option, print_json, print_table
+from hgfleet.errors import TransientError
+from hgfleet.runtime import clock
+
+_WATCH_SECONDS = 1.0
+
+
+@click.command("status")
+@click.option("--watch", is_flag=True, help="print it again every second until interrupted")
+@fleet_options
+@json_option
+def status_command(fleet: Fleet, *, watch: bool, as_json: bool) -> int:
+    """Show hosts, processes, lag and parked repositories."""
+    while True:
+        state = read_fleet_state(fleet)
+        if watch and not as_json:
+            click.clear()
+        print_json(state) if as_json else _print_state(state)
+        if not watch:
+            return TransientError.exit_code if state["problems"] else 0
+        clock.sleep(_WATCH_SECONDS)
+
+
+def _print_state(state: dict[str, Any]) -> None:
+    log = state.get("log", {})
+    serving = "serving" if log.get("is_serving") else "not serving"
+    click.echo(f"release {state['release']}, epoch {log.get('epoch', '?')}, log agent {serving}")
+    click.echo(f"repositories: {state.get('repositories', '?')}")
+    for problem in state["problems"]:
+        click.echo(f"problem: {problem}")
+    _print_section("process host pid", [(p["name"], p["host"], p["pid"]) for p in state.get("processes", ())])
+    members = [
+        (m["host"], m["stage"] or "-", "yes" if m["is_counted"] else "no", m["incarnation"])
+        for m in state.get("members", ())
+    ]
+    _print_section("mirror stage counted incarnation", members)
+    lag = [(row["repository"], row["lag"], row["applied"], row["watermark"]) for row in state.get("lag", ())]
+    _print_section("repository lag applied watermark", lag)
+    parked = [(row["host"], row["repository"], row["reason"]) for row in state.get("parked", ())]
+    _print_section("parked-on repository reason", parked)
+
+
+def _print_section(headings: str, rows: list[tuple[Any, ...]]) -> None:
+    if rows:
+        click.echo()
+        print_table(headings.split(), rows)

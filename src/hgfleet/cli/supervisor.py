@@ -1,0 +1,209 @@
+"""Keeps the processes of a fleet on one machine running: starts, restarts, stops them.
+
+Promises: a process that ends is started again, at once the first time and with growing pauses when it keeps
+ending; every change of the set of processes is reported; stop() ends all of them, the first started last, and
+kills what does not end in time.
+Does not: know what the processes are for, or outlive the thread that made it (children end with that thread).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from hgfleet.adapters.endpoints import ProcessEntry
+from hgfleet.adapters.log_files import LogCollector
+from hgfleet.adapters.processes import Child, Program, start
+from hgfleet.errors import ConfigError, FleetError, TransientError
+from hgfleet.runtime import clock
+from hgfleet.runtime.retry import Backoff
+
+log = structlog.get_logger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 5.0
+_STABLE_SECONDS = 20.0  # a process that lived so long is started at once the next time
+_TICK_SECONDS = 0.1
+_ENDS_AT_START = 3  # a process that ended so often before anything was ready does not start
+_CONFIG_EXIT = ConfigError.exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One process to keep running. `is_ready` may block for a second and never raises."""
+
+    name: str
+    role: str
+    host: str
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    is_ready: Callable[[], bool]
+    stage: int  # started in this order, stopped in the reverse one
+    grace_seconds: float = 5.0
+
+
+@dataclass(slots=True)
+class _Running:
+    service: Service
+    child: Child | None = None
+    started_at: float = 0.0
+    start_at: float = 0.0  # when to start it again
+    ends: int = 0
+    backoff: Backoff = field(default_factory=lambda: Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS))
+
+
+class Supervisor:
+    """The processes of one fleet. All calls from one thread, which must live as long as the fleet."""
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        logs: LogCollector,
+        report: Callable[[tuple[ProcessEntry, ...]], None],
+    ) -> None:
+        ordered = sorted(services, key=lambda service: service.stage)
+        self._all = [_Running(service) for service in ordered]
+        self._logs = logs
+        self._report = report
+
+    def bring_up(self, stop: threading.Event, timeout_seconds: float) -> bool:
+        """Start everything, a stage once the one before is ready; False when asked to stop meanwhile.
+
+        Raises ConfigError or TransientError that names the process which does not come up.
+        """
+        deadline = clock.monotonic() + timeout_seconds
+        for stage in sorted({running.service.stage for running in self._all}):
+            members = [running for running in self._all if running.service.stage == stage]
+            for running in members:
+                self._start(running)
+            self._publish()
+            if not self._await_ready(members, stop, deadline):
+                return False
+        return True
+
+    def watch(self, stop: threading.Event) -> None:
+        """Restart what ends until asked to stop."""
+        while not stop.is_set():
+            self._tick()
+
+    def stop(self) -> None:
+        """End everything, the last stage first."""
+        for stage in sorted({running.service.stage for running in self._all}, reverse=True):
+            self._stop_stage([running for running in self._all if running.service.stage == stage])
+        self._publish()
+
+    # ---- starting
+
+    def _await_ready(self, members: Sequence[_Running], stop: threading.Event, deadline: float) -> bool:
+        waiting = list(members)
+        while waiting:
+            self._tick()
+            if stop.is_set():
+                return False
+            waiting = [running for running in waiting if not self._is_ready(running)]
+            self._check_start(waiting, deadline)
+        return True
+
+    @staticmethod
+    def _is_ready(running: _Running) -> bool:
+        return running.child is not None and running.service.is_ready()
+
+    def _check_start(self, waiting: Sequence[_Running], deadline: float) -> None:
+        for running in waiting:
+            if running.ends >= _ENDS_AT_START:
+                raise _does_not_start(running.service.name, f"it ended {running.ends} times")
+        if waiting and clock.monotonic() > deadline:
+            names = ", ".join(running.service.name for running in waiting)
+            raise _does_not_start(names, "not ready in time")
+
+    def _start(self, running: _Running) -> None:
+        service = running.service
+        writer = self._logs.open(service.name)
+        try:
+            with os.fdopen(writer, "wb") as output:
+                running.child = start(
+                    Program(service.arguments, environment=service.environment, stdout=output, stderr=output)
+                )
+        except TransientError as error:
+            self._schedule(running, str(error))
+            return
+        running.started_at = clock.monotonic()
+        log.info("process-started", name=service.name, pid=running.child.pid)
+
+    # ---- watching
+
+    def _tick(self) -> None:
+        """Wait a moment for a child to end; start again what ended and is due."""
+        poll = select.poll()
+        for running in self._all:
+            if running.child is not None:
+                poll.register(running.child.fileno(), select.POLLIN)
+        poll.poll(_TICK_SECONDS * 1000)
+        has_changed = [self._reap(running) or self._restart_if_due(running) for running in self._all]
+        if any(has_changed):
+            self._publish()
+
+    def _reap(self, running: _Running) -> bool:
+        child = running.child
+        if child is None or (status := child.exit_status()) is None:
+            return False
+        child.close()
+        running.child = None
+        running.ends += 1
+        if status == _CONFIG_EXIT:
+            running.ends += _ENDS_AT_START
+        self._schedule(running, f"exit status {status}")
+        return self._restart_if_due(running) or True
+
+    def _schedule(self, running: _Running, reason: str) -> None:
+        if clock.monotonic() - running.started_at > _STABLE_SECONDS:
+            running.backoff.reset()
+        pause = running.backoff.next_pause()
+        running.start_at = clock.monotonic() + pause
+        log.warning("process-ended", name=running.service.name, reason=reason, pause_seconds=pause)
+
+    def _restart_if_due(self, running: _Running) -> bool:
+        is_due = running.child is None and running.start_at and clock.monotonic() >= running.start_at
+        if not is_due:
+            return False
+        running.start_at = 0.0
+        self._start(running)
+        return True
+
+    def _publish(self) -> None:
+        self._report(
+            tuple(
+                ProcessEntry(running.service.name, running.service.role, running.service.host, child.pid)
+                for running in self._all
+                if (child := running.child) is not None
+            )
+        )
+
+    # ---- stopping
+
+    @staticmethod
+    def _stop_stage(members: Sequence[_Running]) -> None:
+        for running in members:
+            if running.child is not None:
+                running.child.terminate()
+        deadline = clock.monotonic() + max(running.service.grace_seconds for running in members)
+        for running in members:
+            if running.child is not None:
+                running.child.stop(max(0.0, deadline - clock.monotonic()))
+                running.child.close()
+                running.child = None
+
+
+def _does_not_start(name: str, reason: str) -> FleetError:
+    return TransientError(
+        "process.not-ready",
+        "the fleet does not come up",
+        hint="its log tells more",
+        process=name,
+        reason=reason,
+    )
