@@ -181,7 +181,7 @@ def test_an_open_transaction_on_the_same_files_shows_nothing(
 
 @contextlib.contextmanager
 def half_applied(directory: Path, source: Path) -> Iterator[None]:
-    """Pull everything into `directory`, stop where all is written and nothing is committed, then roll back."""
+    """Pull everything into `directory`, stop where all is written and nothing committed, then roll back."""
     from mercurial import exchange, hg
     from mercurial.repo import factory
 

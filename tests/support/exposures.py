@@ -16,10 +16,13 @@ from tests.support.clients import HgClient
 SERVER = ("phases.publish=no", "experimental.evolution=all", "ui.username=server")
 _EXTENSION = '''"""What the entry point of hgfleet's extension calls for readers."""
 
-from hgfleet.hgext import exposed
+from mercurial import registrar
 
-configtable = dict(exposed.configtable)
-uisetup, extsetup, reposetup = exposed.uisetup, exposed.extsetup, exposed.reposetup
+from hgfleet.hgext import exposed, options
+
+configtable = {}
+options.register(registrar.configitem(configtable))
+uisetup, reposetup = exposed.uisetup, exposed.reposetup
 '''
 
 

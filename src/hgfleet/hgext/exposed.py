@@ -16,18 +16,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mercurial import bookmarks, error, registrar, revsetlang
+from mercurial import bookmarks, error, revsetlang
 from mercurial.hgweb import common as hgweb_common
 from mercurial.hgweb import webcommands
 
 from hgfleet.adapters import view_files
 from hgfleet.hgext import overlay
-from hgfleet.hgext.views import PUSHLOG
 from hgfleet.model.view import View
-
-configtable: dict[bytes, Any] = {}
-configitem = registrar.configitem(configtable)
-configitem(b"hgfleet", b"ssh-url", default=b"")
 
 
 def is_active(ui: Any) -> bool:
@@ -37,7 +32,7 @@ def is_active(ui: Any) -> bool:
 
 def uisetup(ui: Any) -> None:
     """Prepare the process: prefixes of revlogs, refusal of writes, no revsets from clients."""
-    if not is_active(ui):
+    if not is_active(ui) or _refuse_writes in hgweb_common.permhooks:
         return
     overlay.wrap_revlogs()
     hgweb_common.permhooks.insert(0, _refuse_writes)
@@ -82,7 +77,6 @@ def _install(repo: Any, view: View, phaseroots: bytes | None, bookmark_lines: by
     in_store: dict[bytes, overlay.FileContent] = {
         b"phaseroots": lambda: phaseroots,
         b"obsstore": overlay.read_prefix(repo.sjoin(b"obsstore"), view.obsstore_bytes),
-        PUSHLOG: overlay.read_prefix(repo.sjoin(PUSHLOG), view.pushlog_bytes),
     }
     outside: dict[bytes, overlay.FileContent] = {}
     (in_store if bookmarks.bookmarksinstore(repo) else outside)[b"bookmarks"] = lambda: bookmark_lines
@@ -131,9 +125,3 @@ def _make_read_only(base: Any) -> type:
             return error.LockUnavailable(errno.EROFS, reason, self.vfs.join(name), self.root)
 
     return ExposedRepository
-
-
-def extsetup(ui: Any) -> None:
-    """Check what a silent failure of uisetup would leave open."""
-    if is_active(ui) and _refuse_writes not in hgweb_common.permhooks:
-        raise error.Abort(b"a web worker must refuse writes")

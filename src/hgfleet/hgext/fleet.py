@@ -17,7 +17,7 @@ from mercurial import error, extensions, obsolete, registrar, repair
 from mercurial.repo import requirements as known_requirements
 
 from hgfleet.errors import NOTHING_CHANGED, ConfigError
-from hgfleet.hgext import binding, copies, creation, markers, options, transactions
+from hgfleet.hgext import binding, copies, creation, exposed, markers, options, transactions
 from hgfleet.hgext.generations import REQUIREMENT
 
 testedwith = b"7.2.4"
@@ -34,6 +34,7 @@ def uisetup(ui: Any) -> None:
         return
     extensions.wrapfunction(obsolete.obsstore, "add", markers.add)
     extensions.wrapfunction(repair, "deleteobsmarkers", _refuse_deletion)
+    exposed.uisetup(ui)
     known_requirements.feature_setup_funcs.add(_support_requirement)
     _is_set_up.append(True)
 
@@ -53,6 +54,7 @@ def reposetup(ui: Any, repo: Any) -> None:
     if not _is_set_up:
         raise error.Abort(b"hgfleet was not set up completely in this process")
     if chosen.role == "web":
+        exposed.reposetup(ui, repo)
         return
     unfiltered = repo.unfiltered()
     unfiltered.hgfleet = binding.make(chosen, Path(unfiltered.root.decode()))

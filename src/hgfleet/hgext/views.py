@@ -17,12 +17,12 @@ from mercurial.bookmarks import bookmarksinstore
 
 from hgfleet.adapters import view_files
 from hgfleet.errors import InvariantError
+from hgfleet.hgext import pushlog
 from hgfleet.model.ids import Seq
 from hgfleet.model.settings import RepoSettings
 from hgfleet.model.state import Fingerprint
 from hgfleet.model.view import View
 
-PUSHLOG = b"hgfleet-pushlog"
 # Where Mercurial keeps them, relative to .hg, unless the format says otherwise (`bookmarks-in-store`).
 _PHASEROOTS = "store/phaseroots"
 _BOOKMARKS = "bookmarks"
@@ -46,21 +46,13 @@ def make_view(repo: Any, seq: Seq, fingerprint: Fingerprint, settings: RepoSetti
         seq=seq,
         changelog_length=fingerprint.changelog_length,
         obsstore_bytes=fingerprint.obsstore_bytes,
-        pushlog_bytes=_size(repo, PUSHLOG),
+        pushlog_bytes=fingerprint.pushes * pushlog.RECORD_BYTES,
         phaseroots=_keep(hg_directory, _PHASEROOTS, f"{seq}.phaseroots"),
         bookmarks=_keep(hg_directory, bookmarks, f"{seq}.bookmarks"),
         settings=settings,
     )
     view_files.write_view(hg_directory, view)
     return view
-
-
-def _size(repo: Any, name: bytes) -> int:
-    """Return the length of a file of the store that only grows; 0 if there is none."""
-    try:
-        return int(repo.svfs.stat(name).st_size)
-    except FileNotFoundError:
-        return 0
 
 
 def _keep(hg_directory: Path, source: str, name: str) -> str:
