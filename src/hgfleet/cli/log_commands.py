@@ -28,7 +28,7 @@ def log_group() -> None:
 
 @log_group.command("show")
 @click.argument("path", required=False)
-@click.option("--topic", type=click.Choice([topic.value for topic in Topic]), default=Topic.PUSHDATA.value)
+@click.option("--topic", type=click.Choice([t.value for t in Topic]), default="pushdata", help="which topic")
 @click.option("--partition", type=int, help="one partition only")
 @fleet_options
 @json_option

@@ -44,10 +44,10 @@ Changes = dict[tuple[str, str], object]
 @place_options
 @click.option("--mirrors", type=int, metavar="N", help="how many mirrors")
 @click.option("--bind", metavar="ADDRESS", help="address of the SSH, HTTP and HTTPS ports")
-@click.option("--ssh-port", type=int, metavar="P")
-@click.option("--http-port", type=int, metavar="P")
-@click.option("--https-port", type=int, metavar="P")
-@click.option("--admin-port", type=int, metavar="P")
+@click.option("--ssh-port", type=int, metavar="P", help="default 2222")
+@click.option("--http-port", type=int, metavar="P", help="plain port, redirects; default 8080")
+@click.option("--https-port", type=int, metavar="P", help="default 8443")
+@click.option("--admin-port", type=int, metavar="P", help="status and metrics; default 8090")
 def up_command(place: Place, **options: object) -> None:
     """Run a fleet on this machine until interrupted. A port 0 takes a free one."""
     directory = place.directory

@@ -91,7 +91,8 @@ def _describe(section: str, kind: type[Section], detail: ErrorDetails) -> str:
 
 
 def _near_miss(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    longer_or_shorter = [key for key in known if name.startswith(f"{key}_") or key.startswith(f"{name}_")]
+    near = longer_or_shorter or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
 
 
