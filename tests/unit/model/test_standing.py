@@ -1,0 +1,51 @@
+"""Which snapshots and which bundle manifest are in force."""
+
+from hgfleet.model.acceptance import Verdict
+from hgfleet.model.ids import NO_DIGEST, Digest
+from hgfleet.model.message import Kind, Message
+from hgfleet.model.standing import Standing, manifest_body
+from tests.support.messages import R1, message
+
+
+def snapshot(seq: int, trace: str = "t") -> Message:
+    return message(Kind.SNAPSHOT, R1, seq, trace=trace)
+
+
+def manifest(replaces: Digest, trace: str = "t") -> Message:
+    return message(Kind.BUNDLES, R1, 1, body=manifest_body(replaces, []), trace=trace)
+
+
+def test_the_snapshot_of_the_highest_seq_is_in_force_whenever_it_lands() -> None:
+    standing = Standing()
+    five, three, nine = snapshot(5), snapshot(3), snapshot(9)
+    assert [standing.take(m, Verdict.ABOUT) for m in (five, three, nine, snapshot(9, "u"))] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert standing.snapshots == [nine, five]
+    standing.take(snapshot(12), Verdict.ABOUT)
+    assert [m.envelope.seq for m in standing.snapshots] == [12, 9]
+
+
+def test_a_manifest_replaces_the_one_it_was_made_from() -> None:
+    standing = Standing()
+    first = manifest(NO_DIGEST)
+    assert standing.take(first, Verdict.ABOUT)
+    late = manifest(NO_DIGEST, "late")
+    second = manifest(first.digest)
+    assert [standing.take(m, Verdict.ABOUT) for m in (late, second, late, first)] == [
+        False,
+        True,
+        False,
+        False,
+    ]
+    assert standing.manifest == second
+
+
+def test_what_the_reader_ignored_is_not_in_force() -> None:
+    standing = Standing()
+    assert not standing.take(snapshot(5), Verdict.IGNORED)
+    assert not standing.take(message(Kind.CHECKPOINT, R1, 5), Verdict.ABOUT)
+    assert (standing.snapshots, standing.manifest) == ([], None)
