@@ -12,7 +12,14 @@ from tests.support.source_rules import CLOCK, PROCESSES, Module, catches_all, fi
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 
 # The outermost frames of processes and requests: what nobody expected ends here, with an id, in the log.
-OUTERMOST_FRAMES = frozenset({"hgfleet.cli.main", "hgfleet.hgext.session_children"})
+OUTERMOST_FRAMES = frozenset(
+    {
+        "hgfleet.adapters.asyncssh_front",
+        "hgfleet.cli.main",
+        "hgfleet.hgext.session_children",
+        "hgfleet.hgext.session_worker",
+    }
+)
 
 
 def load(path: Path) -> Module:

@@ -1,4 +1,4 @@
-"""What the commit side of a session tells the session: changes that are recorded, and how long an append may take.
+"""What the commit side tells its session: changes that are recorded, and how long an append may take.
 
 A session worker serves one client and ends, so this is plain state of the process. In a process that is no
 session (an apply worker, a command on the host) nobody listens.

@@ -1,0 +1,84 @@
+"""The session server's operations as jobs for forked children, with Mercurial preloaded.
+
+Promises: after preload() a child needs nothing from disk but the repository; its environment is the one that
+was fixed here, before Mercurial read it.
+Does not: fork or listen (session_server).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+from hgfleet.adapters.agent_client import LogAgentClient
+from hgfleet.errors import FleetError, RejectedError
+from hgfleet.hgext import recovery, session_context
+from hgfleet.hgext.copies import Copy
+from hgfleet.hgext.options import read_options
+from hgfleet.hgext.session_children import REPLY_DESCRIPTOR, Job
+from hgfleet.hgext.session_context import DeadlinePage
+from hgfleet.hgext.session_preload import preload_mercurial
+from hgfleet.hgext.session_request import CatchUpRequest, parse_catch_up, parse_serve
+from hgfleet.hgext.session_worker import Session, WorkerSetting
+from hgfleet.model.frames import encode_frame, error_header
+
+
+class SessionJobs:
+    """What the server's operations run in a child; needs Mercurial loaded, so made after preload."""
+
+    def __init__(self, repositories: Path, places_file: Path, max_reads: int) -> None:
+        ui = preload_mercurial()
+        options = read_options(ui)
+        scratch = Path(options.spool_directory or repositories.parent) / "sessions"
+        shutil.rmtree(scratch, ignore_errors=True)  # of a server that was killed
+        scratch.mkdir(parents=True)
+        self._setting = WorkerSetting(ui, options, repositories, places_file, max_reads, scratch)
+
+    def serve(self, header: dict[str, Any], streams: tuple[int, int, int]) -> Job:
+        """Return the job of one session. Raises RejectedError for a bad request."""
+        request = parse_serve(header)
+
+        def run(page: DeadlinePage) -> int:
+            session_context.watch(page)
+            return Session(self._setting, request).run()
+
+        return Job(run, streams, request.description)
+
+    def catch_up(self, header: dict[str, Any], reply: int) -> Job:
+        """Return the job that brings one copy to the end of its log and answers on the connection itself."""
+        request = parse_catch_up(header)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        return Job(lambda _page: self._catch_up(request), (null, 2, 2), request.description, reply)
+
+    def clean_up(self, pid: int) -> None:
+        """Remove what a worker that has ended left of its upload."""
+        shutil.rmtree(self._setting.scratch / str(pid), ignore_errors=True)
+
+    def _catch_up(self, request: CatchUpRequest) -> int:
+        try:
+            answer = {"ok": True, **self._end_of_log(request)}
+        except FleetError as error:
+            answer = error_header(error)
+        with socket.socket(fileno=REPLY_DESCRIPTOR) as connection:
+            connection.setblocking(True)
+            connection.sendall(encode_frame(answer))
+        return 0
+
+    def _end_of_log(self, request: CatchUpRequest) -> dict[str, Any]:
+        setting = self._setting
+        copy = Copy(setting.ui.copy(), setting.directory(request.repository))
+        agent = LogAgentClient(Path(setting.options.agent_socket))
+        try:
+            standing = recovery.bring_up_to_date(copy, request.repository, agent)
+        except RejectedError as error:
+            state = copy.state
+            if error.code != "repo.deleted" or state is None:
+                raise
+        else:
+            state = standing.state
+            if standing.problem is not None:
+                raise standing.problem
+        return {"seq": state.seq, "digest": state.digest, "fingerprint": state.fingerprint.to_json()}

@@ -1,0 +1,72 @@
+"""The SSH service: an SSH server in front, the gate behind it, sessions handed to the session server.
+
+Promises: every visit ends with one line in the log and one in the audit file, under the trace id that its
+push carries through the log. A client is told one line and an exit status of its own for each class of
+failure; what could not be asked is "temporarily unavailable, nothing was changed", exit 75.
+Does not: run Mercurial, or a program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hgfleet.adapters.asyncssh_front import AsyncSshFront, FrontOptions
+from hgfleet.ports.directory import Directory
+from hgfleet.ssh.accounts import AccountLimits, Accounts
+from hgfleet.ssh.audit import AuditFile
+from hgfleet.ssh.gate import Site
+from hgfleet.ssh.local_services import LocalServices
+from hgfleet.ssh.reception import FleetReception, SessionLimits
+
+_THREADS = 16
+_log = logging.getLogger("hgfleet.ssh")
+
+
+@dataclass(frozen=True, slots=True)
+class SshFrontOptions:
+    """Where the service listens, whom it talks to, and its limits."""
+
+    listen: FrontOptions
+    agent_socket: Path
+    sessions_socket: Path
+    audit_file: Path
+    site: Site = field(default_factory=Site)
+    session_limits: SessionLimits = field(default_factory=SessionLimits)
+    account_limits: AccountLimits = field(default_factory=AccountLimits)
+    stop_grace_seconds: float = 15.0
+
+
+def run_ssh_front(options: SshFrontOptions, directory: Directory) -> int:
+    """Serve until SIGTERM or SIGINT; return 0. Raises ConfigError when it can't start."""
+    return asyncio.run(_serve(options, directory))
+
+
+async def _serve(options: SshFrontOptions, directory: Directory) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="ssh") as executor:
+        front = AsyncSshFront(options.listen, _make_reception(options, directory, executor))
+        port = await front.start()
+        _log.info("ssh_ready", extra={"address": options.listen.bind, "port": port})
+        await stop.wait()
+        await front.stop(options.stop_grace_seconds)
+    _log.info("ssh_stopped")
+    return 0
+
+
+def _make_reception(
+    options: SshFrontOptions, directory: Directory, executor: ThreadPoolExecutor
+) -> FleetReception:
+    return FleetReception(
+        accounts=Accounts(directory, executor, options.account_limits),
+        services=LocalServices(options.agent_socket, options.sessions_socket, executor),
+        site=options.site,
+        audit=AuditFile(options.audit_file),
+        limits=options.session_limits,
+    )

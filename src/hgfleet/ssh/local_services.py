@@ -1,0 +1,72 @@
+"""The log agent and the session server as the reception asks them: from the event loop, through threads.
+
+Promises: an agent that does not answer in time is TransientError; connections are kept and used by one thread
+at a time.
+Does not: repeat changes (adapters.agent_client says what may be repeated).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from hgfleet.adapters.agent_answers import BoundPath, CatalogueChange, Visibility
+from hgfleet.adapters.agent_client import LogAgentClient
+from hgfleet.adapters.session_client import OpenSession, open_session
+from hgfleet.model.ids import CATALOGUE, AccountName, RepoPath
+from hgfleet.model.settings import RepoSettings
+
+AGENT_SECONDS = 15.0
+T = TypeVar("T")
+
+
+class LocalServices:
+    """The two local sockets."""
+
+    def __init__(self, agent_socket: Path, sessions_socket: Path, executor: Executor) -> None:
+        self._agent_socket = agent_socket
+        self._sessions_socket = sessions_socket
+        self._executor = executor
+        self._clients: queue.SimpleQueue[LogAgentClient] = queue.SimpleQueue()
+
+    async def resolve(self, path: RepoPath) -> BoundPath:
+        """Return where a path leads. Raises RejectedError `repo.unknown`, TransientError."""
+        return await self._ask(lambda agent: agent.resolve(path))
+
+    async def create(
+        self, path: RepoPath, settings: RepoSettings, identity: AccountName, trace: str
+    ) -> CatalogueChange:
+        """Create a repository. Raises RejectedError, TransientError or InDoubtError."""
+        return await self._ask(
+            lambda agent: agent.create(path, settings.to_json(), identity=identity, trace=trace)
+        )
+
+    async def wait_created(self, change: CatalogueChange, timeout_seconds: float) -> Visibility:
+        """Wait until the mirrors in service show a change of the catalogue, or the time is over."""
+        return await self._ask(
+            lambda agent: agent.wait_visible(CATALOGUE, change.catalogue_seq, timeout_seconds)
+        )
+
+    async def open_session(self, request: dict[str, object], streams: tuple[int, int, int]) -> OpenSession:
+        """Start a session worker on the descriptors. Raises TransientError or RejectedError."""
+        return await open_session(self._sessions_socket, request, streams)
+
+    async def _ask(self, question: Callable[[LogAgentClient], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._use_client, question)
+
+    def _use_client(self, question: Callable[[LogAgentClient], T]) -> T:
+        client = self._take_client()
+        try:
+            return question(client)
+        finally:
+            self._clients.put(client)
+
+    def _take_client(self) -> LogAgentClient:
+        with suppress(queue.Empty):
+            return self._clients.get_nowait()
+        return LogAgentClient(self._agent_socket, AGENT_SECONDS)

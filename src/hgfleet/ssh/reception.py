@@ -1,0 +1,186 @@
+"""Receives each visit that the SSH server lets in, and sees it through to its exit status.
+
+Promises: exactly one log line and one audit line per visit, with its outcome; descriptors made for a session
+are closed here whatever happens; a client that hangs up takes its session with it.
+Does not: decide what may be asked for (ssh.gate) or move bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from hgfleet.adapters.session_client import OpenSession
+from hgfleet.errors import FleetError, TransientError
+from hgfleet.model.client_line import client_line
+from hgfleet.model.command import Banner, Clone, Serve, format_command
+from hgfleet.ports.directory import Account
+from hgfleet.ports.ssh_front import Streams, Visit
+from hgfleet.runtime import clock
+from hgfleet.ssh import gate
+from hgfleet.ssh.accounts import Accounts
+from hgfleet.ssh.audit import AuditFile
+from hgfleet.ssh.gate import Admission, Site
+from hgfleet.ssh.local_services import LocalServices
+
+_HUNG_UP = 129
+_log = logging.getLogger("hgfleet.ssh")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """How many sessions at once, and how long `clone` waits for the mirrors."""
+
+    max_sessions: int = 64
+    max_sessions_per_account: int = 16
+    visible_wait_seconds: float = 2.0
+
+
+@dataclass(slots=True)
+class _Record:
+    """What the log and audit lines of one visit say."""
+
+    trace: str
+    account: str
+    client_address: str
+    command: str = "refused"  # never the client's own words
+    pusher: str = ""
+    repository: str = ""
+    code: str = "ok"
+    reason: str = ""
+    started_at: float = field(default_factory=clock.now)
+    start: float = field(default_factory=clock.monotonic)
+
+    def fields(self, status: int) -> dict[str, object]:
+        return {
+            "trace": self.trace,
+            "account": self.account,
+            "pusher": self.pusher,
+            "client_address": self.client_address,
+            "command": self.command,
+            "repository": self.repository,
+            "code": self.code,
+            "reason": self.reason,
+            "exit": status,
+            "started_at": round(self.started_at, 3),
+            "duration_seconds": round(clock.monotonic() - self.start, 3),
+        }
+
+
+class FleetReception:
+    """The Reception port for a fleet."""
+
+    def __init__(
+        self, accounts: Accounts, services: LocalServices, site: Site, audit: AuditFile, limits: SessionLimits
+    ) -> None:
+        self._accounts = accounts
+        self._services = services
+        self._site = site
+        self._audit = audit
+        self._limits = limits
+        self._open: Counter[str] = Counter()
+
+    async def account(self, name: str) -> Account | None:
+        return await self._accounts.find(name)
+
+    async def receive(self, visit: Visit, streams: Streams) -> int:
+        record = _Record(uuid.uuid4().hex, visit.account, visit.client_address)
+        status = FleetError.exit_code
+        try:
+            status = await self._serve(visit, streams, record)
+        except FleetError as error:
+            record.code, record.reason = error.code, str(error)
+            streams.tell(client_line(error))
+            status = error.exit_code
+        finally:
+            fields = record.fields(status)
+            _log.info("session", extra=fields)
+            self._audit.write(fields)
+        return status
+
+    async def _serve(self, visit: Visit, streams: Streams, record: _Record) -> int:
+        admission = gate.admit(visit, await self._accounts.find(visit.account), self._site)
+        record.command = format_command(admission.command) or "banner"
+        record.pusher = admission.pusher
+        self._accounts.touch(admission.account)
+        with self._counted(admission.account):
+            match admission.command:
+                case Banner():
+                    streams.show(gate.banner(admission, self._site))
+                    return 0
+                case Clone():
+                    return await self._clone(admission.command, admission, streams, record)
+                case Serve():
+                    return await self._run_session(admission.command, admission, streams, record)
+
+    @contextmanager
+    def _counted(self, account: str) -> Iterator[None]:
+        is_full = self._open.total() >= self._limits.max_sessions
+        if is_full or self._open[account] >= self._limits.max_sessions_per_account:
+            raise TransientError("sessions.full", "too many sessions at once", hint="try again in a minute")
+        self._open[account] += 1
+        try:
+            yield
+        finally:
+            self._open[account] -= 1
+            if not self._open[account]:
+                del self._open[account]
+
+    async def _clone(self, command: Clone, admission: Admission, streams: Streams, record: _Record) -> int:
+        path = gate.planned_path(command, admission, self._site)
+        settings = gate.first_settings(path, admission, self._site)
+        change = await self._services.create(path, settings, admission.account, record.trace)
+        record.repository = change.repository
+        seen = await self._services.wait_created(change, self._limits.visible_wait_seconds)
+        count = len(seen.mirrors)
+        how = f"visible on all {count} mirrors" if seen.is_visible else "not yet visible on all mirrors"
+        streams.show(f"created {path}; {how}\n")
+        return 0
+
+    async def _run_session(
+        self, command: Serve, admission: Admission, streams: Streams, record: _Record
+    ) -> int:
+        bound = await self._services.resolve(command.path)
+        record.repository = bound.repository
+        request = {
+            "account": admission.account,
+            "pusher": admission.pusher,
+            "groups": sorted(admission.groups),
+            "path": bound.path,
+            "repository": bound.repository,
+            "partition": bound.partition,
+            "client_address": record.client_address,
+            "trace": record.trace,
+        }
+        session = await self._open_session(request, streams)
+        try:
+            return await _wait_end(session, streams)
+        finally:
+            session.close()
+
+    async def _open_session(self, request: dict[str, object], streams: Streams) -> OpenSession:
+        descriptors = streams.open_descriptors()
+        try:
+            return await self._services.open_session(request, descriptors)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+
+async def _wait_end(session: OpenSession, streams: Streams) -> int:
+    """Return the worker's exit status; 129 when the client went away first."""
+    end = asyncio.ensure_future(session.exit_status())
+    hang_up = asyncio.ensure_future(streams.wait_hung_up())
+    try:
+        await asyncio.wait({end, hang_up}, return_when=asyncio.FIRST_COMPLETED)
+        return end.result() if end.done() else _HUNG_UP
+    finally:
+        for task in (end, hang_up):
+            task.cancel()
+        await asyncio.gather(end, hang_up, return_exceptions=True)
