@@ -1,4 +1,6 @@
-"""The text of the one hgrc that a process of ours reads: HGRCPATH names it, and nothing else is read.
+"""The text of the hgrc that the session server reads, and nothing else beside it.
+
+Apply workers, web workers and commands carry their few settings in code (hgext.local_ui, web.mercurial_ui).
 
 Promises: our extension is required, so a process that cannot load it does not run; the fixed settings of a
 server are the same on every host; every setting that the site chooses is a value of HgrcOptions.
@@ -30,13 +32,13 @@ _FIXED: Sections = {
 
 @dataclass(frozen=True, slots=True)
 class HgrcOptions:
-    """What differs between processes; durations in seconds."""
+    """What the site chooses; durations in seconds."""
 
-    role: str  # primary, mirror or web
     host: str
     agent_socket: Path
     spool_directory: Path
     site_url: str
+    ssh_url: str
     inline_limit_bytes: int
     append_deadline_seconds: float
     visible_wait_seconds: float
@@ -44,36 +46,34 @@ class HgrcOptions:
     allow_faults: bool
 
 
-def render_hgrc(options: HgrcOptions, extra: Sections | None = None) -> str:
-    """Return the file's text; `extra` adds whole sections that a role needs."""
+def render_hgrc(options: HgrcOptions) -> str:
+    """Return the file's text."""
     sections = {name: dict(items) for name, items in _FIXED.items()}
     sections["ui"]["timeout"] = f"{options.lock_timeout_seconds:g}"
     sections["hgfleet"] = _own_section(options)
-    for name, items in (extra or {}).items():
-        sections.setdefault(name, {}).update(items)
     return "# Rendered by hgfleet; changes are lost.\n" + "".join(
         _render_section(name, items) for name, items in sections.items()
     )
 
 
-def mercurial_environment(base: Mapping[str, str], hgrc: Path) -> dict[str, str]:
-    """Return the environment of a process that reads `hgrc` and nothing else of this machine's set-up."""
-    dropped = ("HG", "CHG", "LC_", "LANG")
-    kept = {name: value for name, value in base.items() if not name.startswith(dropped) or _is_ours(name)}
-    return kept | {"HGRCPATH": str(hgrc), "HGPLAIN": "1", "HGENCODING": "UTF-8", "LC_ALL": "C.UTF-8"}
+def without_mercurial_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for our processes: nothing of this machine's Mercurial set-up has a say."""
+    kept = {name: value for name, value in environment.items() if _is_neutral(name)}
+    return kept | {"HGRCPATH": "", "HGPLAIN": "1", "HGENCODING": "UTF-8", "LC_ALL": "C.UTF-8"}
 
 
-def _is_ours(name: str) -> bool:
-    return name.startswith("HGFLEET_")
+def _is_neutral(name: str) -> bool:
+    return name.startswith("HGFLEET_") or not name.startswith(("HG", "CHG", "LC_", "LANG"))
 
 
 def _own_section(options: HgrcOptions) -> dict[str, str]:
     return {
-        "role": options.role,
+        "role": "primary",
         "host": options.host,
         "agent-socket": str(options.agent_socket),
         "spool-directory": str(options.spool_directory),
         "site-url": options.site_url,
+        "ssh-url": options.ssh_url,
         "inline-limit": str(options.inline_limit_bytes),
         "append-deadline": f"{options.append_deadline_seconds:g}",
         "visible-wait": f"{options.visible_wait_seconds:g}",

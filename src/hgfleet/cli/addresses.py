@@ -61,6 +61,6 @@ def ssh_host(config: FleetConfig) -> str:
     return "localhost" if is_local else config.ssh.bind
 
 
-def ssh_url(config: FleetConfig, account: str) -> str:
-    """Return the base of the URLs that an account pushes to."""
-    return f"ssh://{account}@{ssh_host(config)}:{config.ssh.port}"
+def ssh_address(config: FleetConfig) -> str:
+    """Return host and port of SSH URLs."""
+    return f"{ssh_host(config)}:{config.ssh.port}"

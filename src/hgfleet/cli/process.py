@@ -52,6 +52,66 @@ class Start:
         return faults_from_environment(self.config.testing.allow_faults)
 
 
+def run_sessions_process(start: Start) -> int:
+    """Run the session server, which imports Mercurial."""
+    from hgfleet.hgext.session_server import SessionServerOptions, run_session_server
+
+    layout = start.layout
+    return run_session_server(
+        SessionServerOptions(
+            socket=layout.sessions_socket,
+            hgrc=layout.hgrc,
+            repositories=layout.primary.repositories,
+            max_sessions=start.config.ssh.max_sessions,
+        )
+    )
+
+
+def run_ssh_process(start: Start) -> int:
+    """Run the SSH front and its gate."""
+    from hgfleet.adapters.asyncssh_front import FrontOptions
+    from hgfleet.adapters.toml_directory import TomlDirectory
+    from hgfleet.ssh.front import SshFrontOptions, run_ssh_front
+    from hgfleet.ssh.gate import Site
+    from hgfleet.ssh.reception import SessionLimits
+
+    config, ssh, access = start.config, start.config.ssh, start.config.access
+    options = SshFrontOptions(
+        listen=FrontOptions(
+            bind=ssh.bind,
+            port=ssh.port,
+            host_key=ssh.host_key,
+            max_connections=ssh.max_connections,
+            login_timeout_seconds=ssh.login_timeout_seconds,
+            idle_timeout_seconds=ssh.idle_timeout_seconds,
+        ),
+        agent_socket=start.layout.agent_socket,
+        sessions_socket=start.layout.sessions_socket,
+        audit_file=start.layout.audit_file,
+        site=Site(
+            name=config.site.name,
+            creators=frozenset(access.creators),
+            default_writers=access.default_writers,
+            service_accounts=frozenset(access.service_accounts),
+        ),
+        session_limits=SessionLimits(
+            max_sessions=ssh.max_sessions,
+            max_sessions_per_account=ssh.max_sessions_per_account,
+            visible_wait_seconds=config.push.visible_wait_seconds,
+        ),
+    )
+    return run_ssh_front(options, TomlDirectory(config.directory.path))
+
+
+def run_apply_worker_process(start: Start) -> int:
+    """Run one of an applier's workers, which imports Mercurial."""
+    from hgfleet.hgext.apply_worker import ApplyWorkerOptions, run_apply_worker
+
+    allow_faults = start.config.testing.allow_faults
+    run_apply_worker(ApplyWorkerOptions(host=start.host.name, allow_faults=allow_faults))
+    return 0
+
+
 def run_coordinator_process(start: Start) -> int:
     """Run the coordinator, with the admin listener in a process of its own beside it."""
     from hgfleet.cli.admin_process import start_admin
@@ -83,6 +143,9 @@ def run_admin_process(start: Start) -> int:
 
 
 ROLES: dict[str, Callable[[Start], int]] = {
+    "sessions": run_sessions_process,
+    "ssh": run_ssh_process,
+    "apply-worker": run_apply_worker_process,
     "coordinator": run_coordinator_process,
     "admin": run_admin_process,
 }

@@ -9,9 +9,8 @@ from __future__ import annotations
 import click
 
 from hgfleet.cli.fleet import Fleet, fleet_options
-from hgfleet.cli.rendered_files import HGRC_ROLES, haproxy_text, hgrc_text
+from hgfleet.cli.rendered_files import haproxy_text, hgrc_text
 from hgfleet.errors import RejectedError
-from hgfleet.model.ids import HostName
 
 
 @click.group("render")
@@ -32,11 +31,7 @@ def print_haproxy(fleet: Fleet) -> None:
 
 
 @render_group.command("hgrc")
-@click.argument("role", type=click.Choice(sorted(HGRC_ROLES)))
-@click.option("--mirror", default="mirror1", help="the mirror, for the roles apply and web")
 @fleet_options
-def print_hgrc(role: str, mirror: str, fleet: Fleet) -> None:
-    """Print the hgrc that processes of ROLE are started with."""
-    layout = fleet.layout
-    host = layout.primary if role == "sessions" else layout.host(HostName(mirror))
-    click.echo(hgrc_text(layout, host, role), nl=False)
+def print_hgrc(fleet: Fleet) -> None:
+    """Print the hgrc that the primary's sessions are served with."""
+    click.echo(hgrc_text(fleet.layout), nl=False)

@@ -1,4 +1,4 @@
-"""The files that a run of the fleet is given: hgrc per role, HAProxy's configuration.
+"""The files that a run of the fleet is given: the hgrc of sessions, HAProxy's configuration.
 
 Promises: made anew from the configuration at every start; `hgfleet render` shows the same texts.
 Does not: decide what they say (the adapters that render them do).
@@ -11,36 +11,30 @@ from urllib.parse import urlsplit
 from hgfleet.adapters.files import write_by_rename
 from hgfleet.adapters.haproxy_config import HaproxyOptions, Mirror, Timing, render_haproxy
 from hgfleet.adapters.hgrc_render import HgrcOptions, render_hgrc
-from hgfleet.cli.addresses import has_proxy, mirror_addresses
-from hgfleet.config.layout import FleetLayout, HostLayout
+from hgfleet.cli.addresses import has_proxy, mirror_addresses, ssh_address
+from hgfleet.config.layout import FleetLayout
 from hgfleet.errors import ConfigError
-
-# What the hgrc of a process calls its role (hgext.options), by the role of the process.
-HGRC_ROLES = {"sessions": "primary", "apply": "mirror", "web": "web"}
 
 
 def write_rendered_files(layout: FleetLayout) -> None:
     """Write everything that the processes of this run read beside their configuration."""
-    write_by_rename(layout.primary.hgrc("sessions"), hgrc_text(layout, layout.primary, "sessions").encode())
-    for mirror in layout.mirrors:
-        for role in ("apply", "web"):
-            write_by_rename(mirror.hgrc(role), hgrc_text(layout, mirror, role).encode())
+    write_by_rename(layout.hgrc, hgrc_text(layout).encode())
     if has_proxy(layout.config):
         http = layout.config.http
         write_by_rename(layout.haproxy_certificate, http.certificate.read_bytes() + http.key.read_bytes())
         write_by_rename(layout.haproxy, haproxy_text(layout).encode())
 
 
-def hgrc_text(layout: FleetLayout, host: HostLayout, role: str) -> str:
-    """Return the hgrc of a host's processes of one role: sessions, apply or web."""
+def hgrc_text(layout: FleetLayout) -> str:
+    """Return the hgrc of the primary's session server."""
     config = layout.config
     return render_hgrc(
         HgrcOptions(
-            role=HGRC_ROLES[role],
-            host=host.name,
+            host=layout.primary.name,
             agent_socket=layout.agent_socket,
-            spool_directory=host.spool,
+            spool_directory=layout.primary.spool,
             site_url=config.base_url,
+            ssh_url=f"ssh://{ssh_address(config)}",
             inline_limit_bytes=config.log.inline_limit_bytes,
             append_deadline_seconds=config.push.append_deadline_seconds,
             visible_wait_seconds=config.push.visible_wait_seconds,

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import hgfleet
-from hgfleet.adapters.hgrc_render import mercurial_environment
+from hgfleet.adapters.hgrc_render import without_mercurial_settings
 from hgfleet.cli.addresses import MirrorAddress, has_proxy, mirror_addresses, reachable
 from hgfleet.cli.probes import has_ssh_banner, http_status, is_agent_serving, is_answering
 from hgfleet.cli.supervisor import Service
@@ -60,7 +60,7 @@ class _Maker:
     def __init__(self, layout: FleetLayout, environment: Mapping[str, str]) -> None:
         self._layout = layout
         self._config = layout.config
-        self._environment = environment
+        self._environment = without_mercurial_settings(environment)
 
     def log_agent(self) -> Service:
         ready = partial(is_agent_serving, self._layout.agent_socket)
@@ -68,8 +68,7 @@ class _Maker:
 
     def sessions(self) -> Service:
         ready = partial(is_answering, self._layout.sessions_socket, "status")
-        hgrc = self._layout.primary.hgrc("sessions")
-        service = self._python("sessions", PRIMARY, ready, stage=1, hgrc=hgrc)
+        service = self._python("sessions", PRIMARY, ready, stage=1)
         return replace(service, grace_seconds=_SESSIONS_GRACE_SECONDS)
 
     def coordinator(self) -> Service:
@@ -83,15 +82,13 @@ class _Maker:
         return self._python("ssh", PRIMARY, ready, stage=2)
 
     def applier(self, mirror: MirrorAddress) -> Service:
-        hgrc = self._layout.host(mirror.name).hgrc("apply")
-        return self._python("applier", mirror.name, _always, stage=1, hgrc=hgrc)
+        return self._python("applier", mirror.name, _always, stage=1)
 
     def web(self, mirror: MirrorAddress) -> Service:
         """Ready is what the load balancer asks: the mirror is in service."""
         address = reachable(mirror.address)
         ready = partial(_answers, address, mirror.port, "/-/readyz", _OK, is_tls=True)
-        hgrc = self._layout.host(mirror.name).hgrc("web")
-        return self._python("web", mirror.name, ready, stage=1, hgrc=hgrc)
+        return self._python("web", mirror.name, ready, stage=1)
 
     def redirect(self) -> Service:
         http = self._config.http
@@ -111,16 +108,13 @@ class _Maker:
             stage=2,
         )
 
-    def _python(
-        self, role: str, host: str, is_ready: Callable[[], bool], *, stage: int, hgrc: Path | None = None
-    ) -> Service:
+    def _python(self, role: str, host: str, is_ready: Callable[[], bool], *, stage: int) -> Service:
         name = role if host == ALL else f"{role}-{host}"
         arguments = [sys.executable, "-P", "-m", "hgfleet.cli.process", role]
         arguments += ["--config", str(self._layout.effective_config), "--name", name]
         if host not in {ALL, PRIMARY}:
             arguments += ["--mirror", host]
-        environment = mercurial_environment(self._environment, hgrc or Path(os.devnull))
-        return Service(name, role, host, arguments, environment, is_ready, stage)
+        return Service(name, role, host, arguments, self._environment, is_ready, stage)
 
 
 def _answers(address: str, port: int, path: str, expected: int, *, is_tls: bool) -> bool:

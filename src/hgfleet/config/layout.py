@@ -49,10 +49,6 @@ class HostLayout:
         """Return the link to the generation in use of a repository."""
         return self.repositories / repository / "current"
 
-    def hgrc(self, role: str) -> Path:
-        """Return the file that HGRCPATH names for a role."""
-        return self.directory / f"{role}.hgrc"
-
 
 @dataclass(frozen=True, slots=True)
 class FleetLayout:
@@ -79,6 +75,11 @@ class FleetLayout:
     def effective_config(self) -> Path:
         """What the running processes read: the file with this run's options in it."""
         return self.run / "effective.toml"
+
+    @property
+    def hgrc(self) -> Path:
+        """The only Mercurial configuration that sessions read."""
+        return self.run / "sessions.hgrc"
 
     @property
     def haproxy(self) -> Path:
@@ -109,6 +110,7 @@ class FleetLayout:
         """Return one host's files by its name."""
         return HostLayout(name, self.config.site.hosts_directory / name)
 
-    def log_file(self, process: str) -> Path:
-        """Return where a process writes its structured lines."""
-        return self.config.logs.path / f"{process}.log"
+    @property
+    def audit_file(self) -> Path:
+        """One line per session, append-only."""
+        return self.config.logs.path / "audit.log"

@@ -28,6 +28,7 @@ def configure_logging(process: str, level: str, output: TextIO | None = None) ->
     handler = logging.StreamHandler(output or sys.stderr)
     handler.setFormatter(_formatter())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    logging.getLogger("asyncssh").setLevel(logging.WARNING)  # its INFO is several lines per connection
     structlog.configure(
         processors=[*_shared_processors(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -38,10 +39,12 @@ def configure_logging(process: str, level: str, output: TextIO | None = None) ->
 
 def _formatter() -> structlog.stdlib.ProcessorFormatter:
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=_shared_processors(),
+        foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *_shared_processors()],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.dict_tracebacks,
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+            ),
             structlog.processors.JSONRenderer(default=str),
         ],
     )
