@@ -1,0 +1,131 @@
+"""The supervisor, with small real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hgfleet.adapters.endpoints import ProcessEntry
+from hgfleet.adapters.log_files import LogCollector, Rotation
+from hgfleet.cli.supervisor import Service, Supervisor
+from hgfleet.errors import TransientError
+from tests.support.fleet import is_alive
+from tests.support.waiting import wait_until
+
+SLEEPER = "import signal, sys; print('hello', flush=True); signal.sigwait([signal.SIGTERM]); sys.exit(0)"
+STUBBORN = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(60)"
+FAILING = "import sys; sys.exit('cannot work')"
+
+
+def service(
+    name: str, code: str = SLEEPER, *, stage: int = 0, is_ready: Callable[[], bool] = bool
+) -> Service:
+    arguments = [sys.executable, "-c", code]
+    ready = is_ready if is_ready is not bool else lambda: True
+    return Service(name, name, "all", arguments, dict(os.environ), ready, stage, grace_seconds=0.5)
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Iterator[LogCollector]:
+    collector = LogCollector(tmp_path, Rotation(10_000, 2))
+    yield collector
+    collector.close()
+
+
+class Watched:
+    """A supervisor that runs in a thread of its own, as `up` runs it in its main thread."""
+
+    def __init__(self, services: list[Service], logs: LogCollector) -> None:
+        self.reports: list[tuple[ProcessEntry, ...]] = []
+        self.stop = threading.Event()
+        self.error: Exception | None = None
+        self._supervisor = Supervisor(services, logs, self.reports.append)
+        self.is_up = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            if self._supervisor.bring_up(self.stop, 10.0):
+                self.is_up.set()
+                self._supervisor.watch(self.stop)
+        except TransientError as error:
+            self.error = error
+        finally:
+            self._supervisor.stop()
+
+    def join(self) -> None:
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def __enter__(self) -> Watched:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.join()
+
+    def pid(self, name: str) -> int:
+        [pid] = [entry.pid for entry in self.reports[-1] if entry.name == name]
+        return pid
+
+
+def test_a_process_that_is_killed_is_started_again_and_reported(logs: LogCollector) -> None:
+    with Watched([service("one"), service("two")], logs) as watched:
+        assert watched.is_up.wait(10)
+        before = watched.pid("one")
+
+        os.kill(before, signal.SIGKILL)
+
+        wait_until(
+            lambda: {e.name for e in watched.reports[-1]} == {"one", "two"} and watched.pid("one") != before,
+            what="the process is replaced",
+        )
+        assert is_alive(watched.pid("one"))
+
+
+def test_stopping_ends_everything_and_kills_what_ignores_it(logs: LogCollector) -> None:
+    with Watched([service("kind"), service("stubborn", STUBBORN)], logs) as watched:
+        assert watched.is_up.wait(10)
+        pids = [entry.pid for entry in watched.reports[-1]]
+
+    assert not any(is_alive(pid) for pid in pids)
+    assert watched.reports[-1] == ()
+
+
+def test_a_stage_starts_once_the_one_before_is_ready(logs: LogCollector) -> None:
+    gate = threading.Event()
+    first = service("first", stage=0, is_ready=gate.is_set)
+    with Watched([service("second", stage=1), first], logs) as watched:
+        wait_until(lambda: bool(watched.reports), what="the first stage is started")
+        assert [entry.name for entry in watched.reports[-1]] == ["first"]
+
+        gate.set()
+
+        assert watched.is_up.wait(10)
+        assert [entry.name for entry in watched.reports[-1]] == ["first", "second"]
+
+
+def test_a_process_that_keeps_ending_at_the_start_is_named(logs: LogCollector, tmp_path: Path) -> None:
+    watched = Watched([service("broken", FAILING, is_ready=lambda: False)], logs)
+    watched.join()
+
+    assert isinstance(watched.error, TransientError)
+    assert watched.error.context["process"] == "broken"
+    wait_until(
+        lambda: "cannot work" in (tmp_path / "broken.log").read_text(), what="its words are in its log"
+    )
+
+
+def test_a_stop_during_the_start_is_obeyed(logs: LogCollector) -> None:
+    with Watched([service("never-ready", is_ready=lambda: False)], logs) as watched:
+        wait_until(lambda: bool(watched.reports), what="it is started")
+
+    assert watched.error is None
+    assert watched.reports[-1] == ()
