@@ -58,6 +58,7 @@ class AsyncSshFront:
     async def start(self) -> int:
         """Listen and return the port. Raises ConfigError when that is not possible."""
         options = self._options
+        logging.getLogger("asyncssh").setLevel(logging.WARNING)  # a dozen lines per session otherwise
         try:
             self._acceptor = await asyncssh.create_server(
                 lambda: _Server(self),

@@ -27,9 +27,12 @@ class Identity:
 _assumed: list[Identity] = []
 
 
-def assume(account: str, groups: frozenset[str], trace: str) -> None:
-    """Make the account the identity of everything that this process writes from now on."""
-    _assumed[:] = [Identity(account, account, groups, trace)]
+def assume(account: str, groups: frozenset[str], trace: str, *, pusher: str = "") -> None:
+    """Make the account the identity of everything that this process writes from now on.
+
+    `pusher` is whom a service account pushes for; the account itself without one.
+    """
+    _assumed[:] = [Identity(account, pusher or account, groups, trace)]
 
 
 def current(ui: Any, host: str) -> Identity:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from mercurial import wireprototypes, wireprotov1server
+from mercurial import wireprotoserver, wireprototypes, wireprotov1server
 
 from hgfleet.errors import FleetError
 from hgfleet.model.client_line import client_line
@@ -67,6 +67,15 @@ def guard_commands(check: Check, after_write: AfterWrite) -> None:
             entry.func = _guarded(entry.func, need, check, after_write)
     batch = wireprotov1server.commands[b"batch"]
     batch.func = _plain_batch(batch.func)
+    wireprotoserver._sshv1respondooberror = _respond_out_of_band
+
+
+def _respond_out_of_band(fout: Any, ferr: Any, message: bytes) -> None:
+    """Do as Mercurial does but for a line with a single dash, which clients show and none looks for."""
+    ferr.write(message + b"\n")
+    ferr.flush()
+    fout.write(b"\n")
+    fout.flush()
 
 
 def _guarded(func: Any, need: Need, check: Check, after_write: AfterWrite) -> Any:

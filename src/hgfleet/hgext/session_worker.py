@@ -78,8 +78,10 @@ class Session:
             self._serve()
         except (FleetError, error.Abort, OSError) as failure:
             return _tell(failure)
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             return _CLIENT_GONE
+        except SystemExit:
+            return _tell(TransientError("sessions.stopping", "the server is stopping"))
         except Exception:  # the outermost frame: the client gets a line, the log the traceback
             if _is_client_gone():
                 return _CLIENT_GONE
@@ -92,7 +94,7 @@ class Session:
         request = self._request
         os.environ.update(USER=request.account, LOGNAME=request.account, HGUSER=request.pusher)
         os.environ["SSH_CLIENT"] = f"{request.client_address} 0 22"
-        identity.assume(request.account, request.groups, request.trace)
+        identity.assume(request.account, request.groups, request.trace, pusher=request.pusher)
         scratch = self._setting.scratch / str(os.getpid())
         scratch.mkdir(parents=True, exist_ok=True)
         tempfile.tempdir = str(scratch)
