@@ -1,0 +1,176 @@
+"""The WSGI application of a mirror's web workers: from a URL to a repository as it is exposed, or a clear no.
+
+    /                       the repositories; /team/ those below it
+    /<path>[/…][?cmd=…]     one repository: hgweb and the wire protocol
+    /-/repositories.json    the repositories, for programs
+    /-/livez, /-/readyz     health, for the load balancer
+    /-/static/…             style sheets and scripts
+
+Promises: reads need nothing but this host's files. Nothing that a client sends is answered with 500: what was
+asked wrongly is told apart from what fails in here, and the latter is logged with an id that the client sees.
+Writes are refused before their data is read. Each request leaves one log line.
+Does not: listen (web.server) or expose anything (replication).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import structlog
+
+from hgfleet.adapters.serving_file import read_serving
+from hgfleet.errors import RejectedError, TransientError
+from hgfleet.model.fleet_records import Stage
+from hgfleet.runtime import clock
+from hgfleet.web.answers import Answer, StartResponse, refusal, text
+from hgfleet.web.catalogue import Catalogue, Served
+from hgfleet.web.index import Index, parse_listing
+from hgfleet.web.options import SiteOptions
+from hgfleet.web.repositories import Repositories
+from hgfleet.web.repository_service import RepositoryService
+from hgfleet.web.requests import Request, parse_networks, parse_request
+from hgfleet.web.static import StaticFiles
+
+_log = structlog.stdlib.get_logger("hgfleet.web")
+
+_METHODS = ("GET", "HEAD", "POST")
+_NOT_SERVING = {
+    Stage.JOINING: "this mirror is joining the fleet and does not answer yet",
+    Stage.DRAINING: "this mirror is leaving service",
+}
+_NOT_STARTED = "this mirror has not started yet"
+_PARKED = "this repository is not available on this mirror at the moment"
+
+
+class Application:
+    """What gunicorn calls; any thread may."""
+
+    def __init__(self, site: SiteOptions, ui: Any) -> None:
+        self._site = site
+        self._trusted = parse_networks(site.trusted_proxies)
+        self._catalogue = Catalogue(site.catalogue)
+        repositories = Repositories(site, ui)
+        self._service = RepositoryService(site, repositories)
+        self._index = Index(site, self._catalogue, repositories)
+        self._static = StaticFiles()
+
+    def __call__(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+        """Answer one request and log it when the answer has ended."""
+        request = parse_request(environ, self._trusted)
+        line = _Line(request)
+
+        def noting_start(status: str, headers: Any, failure: Any = None) -> Any:
+            line.status = status
+            return start(status, headers, failure)
+
+        return line.follow(self._answer(request, noting_start, line))
+
+    def _answer(self, request: Request, start: StartResponse, line: _Line) -> Iterable[bytes]:
+        try:
+            body = self._dispatch(request, start, line)
+        except RejectedError as error:
+            answer = refusal(error.status, error.message, is_person=request.is_person)
+        except TransientError as error:
+            line.note(fault=str(error))
+            answer = refusal(503, error.message, is_person=request.is_person, headers=[("Retry-After", "1")])
+        except Exception:
+            fault = uuid.uuid4().hex[:12]
+            _log.exception("request failed", fault_id=fault, path=request.path, query=request.query[:500])
+            answer = refusal(500, f"internal error, id {fault}", is_person=request.is_person)
+        else:
+            if not isinstance(body, Answer):
+                return () if request.method == "HEAD" else body
+            answer = body
+        sent = answer.send(start)
+        return () if request.method == "HEAD" else sent
+
+    def _dispatch(self, request: Request, start: StartResponse, line: _Line) -> Answer | Iterable[bytes]:
+        if request.method not in _METHODS:
+            return text(405, "only GET, HEAD and POST are answered", [("Allow", ", ".join(_METHODS))])
+        if request.path.startswith("-/"):
+            return self._own(request)
+        self._check_serving()
+        served = self._catalogue.find(request.path)
+        if served is None:
+            return self._list(request)
+        line.note(repository=served.repository)
+        self._check_available(served)
+        return self._service.answer(served, request, start, line.note)
+
+    def _own(self, request: Request) -> Answer:
+        match request.path.removeprefix("-/"):
+            case "livez":
+                return text(200, "ok")
+            case "readyz":
+                serving = read_serving(self._site.serving)
+                is_ready = serving is not None and serving.is_ready()
+                return text(200, "ready") if is_ready else text(503, "not ready")
+            case "repositories.json":
+                self._check_serving()
+                return self._index.as_json(parse_listing("", request.query))
+            case other if other.startswith("static/"):
+                return self._static.answer(other.removeprefix("static/"))
+            case _:
+                return text(404, "no such page")
+
+    def _list(self, request: Request) -> Answer:
+        is_question = not request.command and request.method != "POST"
+        page = self._index.as_page(parse_listing(request.path, request.query)) if is_question else None
+        if page is None:
+            return refusal(404, "no such repository", is_person=request.is_person)
+        return page
+
+    def _check_serving(self) -> None:
+        serving = read_serving(self._site.serving)
+        if serving is None or serving.stage is not Stage.SERVING:
+            message = _NOT_SERVING[serving.stage] if serving is not None else _NOT_STARTED
+            raise RejectedError("web.not-serving", message, status=502)
+
+    @staticmethod
+    def _check_available(served: Served) -> None:
+        if served.parked_reason is not None:
+            raise RejectedError("web.parked", _PARKED, status=502)
+
+
+class _Line:
+    """The canonical log line of a request, gathered while it is answered."""
+
+    def __init__(self, request: Request) -> None:
+        self.status = ""
+        self._request = request
+        self._noted: dict[str, Any] = {}
+        self._started = clock.monotonic()
+
+    def note(self, **fields: Any) -> None:
+        """Add to the line."""
+        self._noted |= fields
+
+    def follow(self, body: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the body and write the line, whether the client has stayed to the end or not."""
+        sent = 0
+        outcome = "cut off"
+        try:
+            for chunk in body:
+                sent += len(chunk)
+                yield chunk
+            outcome = "answered"
+        finally:
+            if hasattr(body, "close"):
+                body.close()
+            self._write(outcome, sent)
+
+    def _write(self, outcome: str, sent_bytes: int) -> None:
+        _log.info(
+            "request",
+            method=self._request.method,
+            path=self._request.path[:500],
+            command=self._request.command[:50].decode("ascii", "replace"),
+            status=self.status[:3],
+            outcome=outcome,
+            sent_bytes=sent_bytes,
+            duration_ms=round((clock.monotonic() - self._started) * 1000, 1),
+            client=self._request.client,
+            **self._noted,
+        )

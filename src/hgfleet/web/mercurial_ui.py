@@ -1,0 +1,80 @@
+"""The Mercurial of a web worker: our extension in the role `web`, and nothing of the machine's set-up.
+
+Promises: no configuration file or environment variable has a say; every module that a request may need is
+imported before the first one, as imports in many threads at once are slow or worse.
+Does not: open repositories.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any
+
+from mercurial import encoding, extensions, hook, initialization
+from mercurial import ui as uimod
+
+from hgfleet.web.answers import HGWEB_CSP
+from hgfleet.web.options import SiteOptions
+
+_EXTENSION = b"hgfleet.hgext.fleet"
+_STATIC_URL = b"/-/static/"
+_USED_LATER = (
+    "mercurial.archival",
+    "mercurial.bundle2",
+    "mercurial.exchange",
+    "mercurial.graphmod",
+    "mercurial.hgweb.hgweb_mod_inner",
+    "mercurial.hgweb.webcommands",
+    "mercurial.obsolete",
+    "mercurial.repo.factory",
+    "mercurial.streamclone",
+    "mercurial.templatefuncs",
+    "mercurial.utils.compression",
+    "mercurial.wireprotov1server",
+)
+
+
+def load_ui(site: SiteOptions) -> Any:
+    """Return a ui with our extension loaded, and seen to be loaded; call it once per process."""
+    os.environ |= {"HGPLAIN": "1", "HGRCPATH": "", "HGRCSKIPREPO": "1", "HGENCODING": "UTF-8"}
+    initialization.init()
+    encoding.encoding = b"UTF-8"
+    encoding.encodingmode = b"replace"
+    for name in _USED_LATER:
+        importlib.import_module(name)
+    ui = uimod.ui()
+    for section, key, value in _items(site):
+        ui.setconfig(section, key, value, b"hgfleet")
+    extensions.loadall(ui, [_EXTENSION])
+    extensions.populateui(ui)
+    extensions.find(_EXTENSION)  # KeyError: it must not go on without
+    hook.redirect(True)
+    return ui
+
+
+def _items(site: SiteOptions) -> list[tuple[bytes, bytes, bytes]]:
+    return [
+        (b"extensions", _EXTENSION, b""),
+        (b"extensions", _EXTENSION + b":required", b"yes"),
+        (b"hgfleet", b"role", b"web"),
+        (b"hgfleet", b"host", site.host.encode()),
+        (b"hgfleet", b"ssh-url", site.ssh_url.encode()),
+        (b"experimental", b"evolution", b"all"),
+        (b"experimental", b"httppostargs", b"yes"),
+        (b"server", b"uncompressed", b"no"),
+        (b"server", b"bundle1", b"no"),
+        (b"progress", b"disable", b"yes"),
+        (b"ui", b"interactive", b"no"),
+        (b"ui", b"nontty", b"yes"),
+        (b"ui", b"report_untrusted", b"no"),
+        (b"ui", b"signal-safe-lock", b"no"),
+        (b"worker", b"enabled", b"no"),
+        (b"web", b"allow-archive", b"zip gz bz2"),
+        (b"web", b"cache", b"no"),  # entity tags and answers are cached per exposed seq, by us
+        (b"web", b"csp", HGWEB_CSP.encode()),
+        (b"web", b"encoding", b"UTF-8"),
+        (b"web", b"staticurl", _STATIC_URL),
+        (b"web", b"style", b"gitweb"),
+        (b"web", b"logourl", b"/"),
+    ]

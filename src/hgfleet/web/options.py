@@ -1,0 +1,49 @@
+"""What the web processes of one mirror need to be told.
+
+Promises: frozen, complete, nothing read from elsewhere.
+Does not: read configuration files (cli does).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class SiteOptions:
+    """What the application answers with."""
+
+    repositories: Path  # <RepoId>/current is the generation in use
+    catalogue: Path  # catalogue.sqlite
+    serving: Path  # serving.json
+    host: str  # this mirror's name
+    base_url: str  # what clients use, without a slash at its end; the Host header is never believed
+    ssh_url: str  # where to push, the same way; "" if unknown
+    site_name: str = "hgfleet"
+    trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For is believed
+    cached_repositories: int = 500  # per worker
+    cached_answers_bytes: int = 64 * 1024 * 1024  # per worker; 0: none
+
+
+@dataclass(frozen=True, slots=True)
+class WebOptions:
+    """How the workers listen."""
+
+    site: SiteOptions
+    address: str
+    port: int
+    certificate: Path
+    key: Path
+    workers: int = 2
+    threads: int = 8  # a clone holds one all the time
+    graceful_timeout_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RedirectOptions:
+    """How the plain port listens."""
+
+    address: str
+    port: int
+    base_url: str  # where everything is sent; the Host header is never believed

@@ -1,0 +1,108 @@
+"""One repository at one exposed view, as a WSGI application: Mercurial's hgweb over repository objects that
+never change.
+
+Promises: every answer is of this view; a repository object serves one thread at a time and is reused without
+looking at the disk, but for one file whose replacement would invalidate what it has read.
+Does not: find repositories, cache answers or notice a later view (web.repositories).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mercurial import error
+from mercurial.hgweb import hgweb_mod_inner, webutil
+from mercurial.hgweb import request as hgweb_request
+from mercurial.repo import factory
+
+from hgfleet.errors import RejectedError
+from hgfleet.model.ids import RepoPath
+from hgfleet.model.view import View
+from hgfleet.web.answers import StartResponse
+from hgfleet.web.arguments import bound_request
+
+
+class OutdatedError(Exception):
+    """A later view is exposed already: look again."""
+
+
+class RepositoryApp(hgweb_mod_inner.hgweb):
+    """hgweb's request handling with a pool of our own under it."""
+
+    def __init__(self, ui: Any, root: Path, path: RepoPath, view: View, base_url: str) -> None:
+        # hgweb's own constructor would open the repository and stat it for every request.
+        self.view = view
+        self.reponame = path.encode()
+        self.websubtable: Any = []
+        self.mtime = view.seq
+        self._ui = ui
+        self._root = os.fsencode(root)
+        self._url = f"{base_url}/{path}".encode()
+        self._idle: list[_Opened] = []
+
+    def __call__(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+        """Answer one request; raise RejectedError for arguments that hgweb must not see."""
+        request = hgweb_request.parserequestfromenv(environ, altbaseurl=self._url)
+        bound_request(request)
+        response = hgweb_request.wsgiresponse(request, start)
+        answer: Iterable[bytes] = self.run_wsgi(request, response)
+        return answer
+
+    def forget(self) -> None:
+        """Open the repository anew for the next request: what is cached did not fit the files."""
+        self._idle.clear()
+
+    @contextlib.contextmanager
+    def _obtainrepo(self) -> Iterator[Any]:
+        opened = self._take()
+        try:
+            yield opened.repo
+        except Exception:
+            raise  # an object that has failed is not used again
+        else:
+            self._idle.append(opened)
+
+    def _take(self) -> _Opened:
+        while self._idle:
+            with contextlib.suppress(IndexError):  # another thread was first
+                opened = self._idle.pop()
+                if opened.is_valid():
+                    return opened
+        return self._open()
+
+    def _open(self) -> _Opened:
+        repo = factory.repository(self._ui.copy(), self._root)
+        if repo.hgfleet_view.seq != self.view.seq:
+            raise OutdatedError
+        for ui in (repo.ui, repo.baseui):
+            ui.setconfig(b"ui", b"forcecwd", repo.root, b"hgfleet")  # file patterns are relative to it
+        repo = hgweb_mod_inner.getwebview(repo)
+        self.websubtable = webutil.getwebsubs(repo)
+        return _Opened(repo)
+
+
+class _Opened:
+    """A repository object and what must not be replaced under it."""
+
+    def __init__(self, repo: Any) -> None:
+        self.repo = repo
+        self._manifest = repo.sjoin(b"00manifest.i")
+        self._inode = self._current_inode()
+
+    def is_valid(self) -> bool:
+        """Whether the manifest is the file it was: once it outgrows its inline form, it is replaced."""
+        return self._inode == self._current_inode()
+
+    def _current_inode(self) -> int:
+        try:
+            return os.stat(self._manifest).st_ino
+        except FileNotFoundError:
+            return 0
+
+
+# What hgweb lets escape when an argument is not what it expects; it checks few of them itself.
+ARGUMENT_FAULTS = (RejectedError, LookupError, ValueError, TypeError, OverflowError, error.ParseError)

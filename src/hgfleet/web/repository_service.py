@@ -1,0 +1,129 @@
+"""Answers a request about one repository: from the cache, or by hgweb, with a second try where that helps.
+
+Promises: a write is refused before its data is read; what hgweb cannot use of a client's arguments is
+answered 400 or 404; a repository object that no longer fits its files is replaced once, then it is 503.
+Does not: find repositories by path (web.application).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mercurial import error
+
+from hgfleet.errors import RejectedError, TransientError
+from hgfleet.runtime import clock
+from hgfleet.web import arguments
+from hgfleet.web.answer_cache import AnswerCache, CachedAnswer
+from hgfleet.web.answers import Answer, StartResponse, secured
+from hgfleet.web.catalogue import Served
+from hgfleet.web.exchange import Exchange
+from hgfleet.web.options import SiteOptions
+from hgfleet.web.repositories import Found, Repositories
+from hgfleet.web.repository_app import ARGUMENT_FAULTS, OutdatedError
+from hgfleet.web.requests import Request, read_body
+
+_ATTEMPTS = 2
+_PAUSE_SECONDS = 0.02
+_EXPOSURES = 10  # a request meets at most so many new exposures before it gives up
+_UNKNOWN = (error.LookupError, error.RepoLookupError, error.ManifestLookupError)
+_MISFITS = (error.StorageError, error.RepoError, OSError)  # the files are not what they were when opened
+_NONCE = re.compile(r"'nonce-([A-Za-z0-9_=-]+)'")
+
+Note = Callable[..., None]
+
+
+class RepositoryService:
+    """What the application does with a request once its repository is known."""
+
+    def __init__(self, site: SiteOptions, repositories: Repositories) -> None:
+        self._site = site
+        self._repositories = repositories
+        self._cache = AnswerCache(site.cached_answers_bytes)
+
+    def answer(
+        self, served: Served, request: Request, start: StartResponse, note: Note
+    ) -> Answer | Iterable[bytes]:
+        """Return the body, its head being sent, or an answer to send; RejectedError, TransientError."""
+        self._check_may(served, request)
+        body = read_body(request.environ)
+        for _ in range(_EXPOSURES):
+            found = self._open(served)
+            note(seq=found.key.seq)
+            question = (found.key, *request.question(body))
+            cached = self._cache.get(question)
+            if cached is not None:
+                note(is_cached=True)
+                return _reply(cached)
+            try:
+                return self._work_out(found, request, start, question)
+            except OutdatedError:
+                continue
+        raise TransientError("web.busy", "the repository changes faster than it can be opened")
+
+    def _check_may(self, served: Served, request: Request) -> None:
+        if arguments.is_write(request.command):
+            site = self._site.ssh_url
+            where = f"push to {site}/{served.path}" if site else "push over SSH"
+            raise RejectedError("web.read-only", f"this mirror is read-only: {where}", status=403)
+        if request.method == "POST" and not arguments.is_wire_command(request.command):
+            raise RejectedError("web.bad-method", "only wire commands are posted", status=405)
+
+    def _open(self, served: Served) -> Found:
+        found = self._repositories.open(served)
+        if found is None:
+            raise RejectedError("web.not-exposed", "nothing of this repository is exposed yet", status=502)
+        return found
+
+    def _work_out(
+        self, found: Found, request: Request, start: StartResponse, question: object
+    ) -> Answer | Iterable[bytes]:
+        exchange = Exchange(start, [("X-HgFleet-Seq", str(found.key.seq))])
+        first, rest = self._run(found, request, exchange)
+        if exchange.is_sent:
+            return (first,)
+        if rest is not None:
+            return exchange.stream(first, rest)
+        answer = _whole(exchange, first)
+        if answer.status.startswith("200"):
+            self._cache.put(question, answer)
+        return _reply(answer)
+
+    def _run(self, found: Found, request: Request, exchange: Exchange) -> tuple[bytes, Any]:
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                found.app.forget()
+                clock.sleep(_PAUSE_SECONDS)
+            try:
+                first, rest = exchange.run(found.app, request.inside(found.key.path))
+            except _UNKNOWN as fault:
+                raise RejectedError("web.unknown", "no such changeset or file", status=404) from fault
+            except _MISFITS:
+                if exchange.is_sent:
+                    raise
+                continue
+            except (error.Abort, *ARGUMENT_FAULTS) as fault:
+                raise _refused(fault) from fault
+            if not exchange.status.startswith("500"):
+                return first, rest
+        raise TransientError("web.changing", "the repository is changing, try again")
+
+
+def _refused(fault: BaseException) -> RejectedError:
+    if isinstance(fault, RejectedError):
+        return fault
+    return RejectedError("web.bad-argument", "bad arguments", fault=repr(fault)[:200])
+
+
+def _whole(exchange: Exchange, body: bytes) -> CachedAnswer:
+    headers = [(name, value) for name, value in exchange.headers if name.lower() != "content-length"]
+    policy = next((value for name, value in headers if name.lower() == "content-security-policy"), "")
+    nonce = _NONCE.search(policy)
+    return CachedAnswer(exchange.status, [*headers, *exchange.added], body, nonce[1] if nonce else "")
+
+
+def _reply(cached: CachedAnswer) -> Answer:
+    answer = cached.renewed()
+    return Answer(answer.status, answer.body, secured(list(answer.headers)))

@@ -1,0 +1,101 @@
+"""What a request says, taken from the WSGI environment once.
+
+Promises: the client's address is the peer's, unless the peer is a trusted proxy: then the last address in
+X-Forwarded-For that is not one. Nothing else of a forwarding header, nor Host, is ever used.
+Does not: judge arguments (web.arguments).
+"""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hgfleet.errors import RejectedError
+from hgfleet.web import arguments
+
+MAX_BODY_BYTES = 16 * 1024 * 1024  # arguments of a wire command: 400,000 changeset ids
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request."""
+
+    environ: dict[str, Any]
+    method: str
+    path: str  # without the first slash
+    query: str
+    command: bytes  # the value of `cmd`, b"" if there is none
+    client: str  # its address
+
+    @property
+    def is_person(self) -> bool:
+        """Whether an answer in HTML is welcome."""
+        return not self.command and "text/html" in self.environ.get("HTTP_ACCEPT", "")
+
+    def inside(self, prefix: str) -> dict[str, Any]:
+        """Return the environment for an application that is mounted at a path."""
+        mounted = {"SCRIPT_NAME": f"/{prefix}", "PATH_INFO": self.path[len(prefix) :]}
+        return self.environ | mounted | {"REQUEST_METHOD": "GET" if self.method == "HEAD" else self.method}
+
+    def question(self, arguments_body: bytes) -> tuple[object, ...]:
+        """Return everything of the request that hgweb's answer depends on."""
+        own = sorted((k, v) for k, v in self.environ.items() if k.startswith("HTTP_X_HG"))
+        is_hg = "mercurial" in self.environ.get("HTTP_USER_AGENT", "")
+        return (self.path, self.query, tuple(own), is_hg, arguments_body)
+
+
+def parse_request(environ: dict[str, Any], trusted: Sequence[Network]) -> Request:
+    """Take what matters from the environment."""
+    query = environ.get("QUERY_STRING", "")
+    return Request(
+        environ=environ,
+        method=environ["REQUEST_METHOD"],
+        path=environ.get("PATH_INFO", "").removeprefix("/"),
+        query=query,
+        command=arguments.wire_command(query),
+        client=_client(environ, trusted),
+    )
+
+
+def parse_networks(texts: Sequence[str]) -> list[Network]:
+    """Parse the configured proxies' networks."""
+    return [ipaddress.ip_network(text) for text in texts]
+
+
+def _client(environ: dict[str, Any], trusted: Sequence[Network]) -> str:
+    peer = str(environ.get("REMOTE_ADDR", ""))
+    forwarded = [item.strip() for item in environ.get("HTTP_X_FORWARDED_FOR", "").split(",")]
+    while _is_in(peer, trusted) and forwarded:
+        candidate = forwarded.pop()
+        if not _is_address(candidate):
+            break
+        peer = candidate
+    return peer
+
+
+def _is_in(address: str, networks: Sequence[Network]) -> bool:
+    return _is_address(address) and any(ipaddress.ip_address(address) in network for network in networks)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_body(environ: dict[str, Any]) -> bytes:
+    """Read the arguments that a client sends in the body; raise RejectedError `web.bad-body`."""
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if not length.isdigit() or environ.get("HTTP_TRANSFER_ENCODING"):
+        raise RejectedError("web.bad-body", "a body needs a length", status=411)
+    if int(length) > MAX_BODY_BYTES:
+        raise RejectedError("web.bad-body", "the arguments are too large", status=413)
+    body: bytes = environ["wsgi.input"].read(int(length)) if int(length) else b""
+    environ["wsgi.input"] = io.BytesIO(body)
+    return body
