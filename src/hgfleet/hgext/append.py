@@ -77,6 +77,13 @@ def nothing_changed(reason: str, hint: str = "") -> error.Abort:
     return error.Abort(f"{reason}; {NOTHING_CHANGED}".encode(), hint=hint.encode() or None)
 
 
+def reason_of(failure: FleetError) -> str:
+    """Return what a pusher is told about a failure."""
+    if failure.code == "local.unreachable":
+        return "the replication log cannot be reached"
+    return str(failure)
+
+
 def append(repo: Any, tr: Any, base: Base, heads_before: frozenset[int]) -> Prepared | None:
     """Append what the transaction changed, noting the outcome in `tr.hgfleet_accepted`; None: it changed
     nothing.
@@ -94,7 +101,7 @@ def append(repo: Any, tr: Any, base: Base, heads_before: frozenset[int]) -> Prep
     finally:
         spool.discard()
     push_id = prepared.row.push_id if prepared.row is not None else None
-    tr.hgfleet_accepted = Accepted(message, push_id, prepared.nodes)
+    tr.hgfleet_accepted = bound.accepted = Accepted(message, push_id, prepared.nodes)
     bound.faults.reach("push-after-append")
     return prepared
 
@@ -123,10 +130,11 @@ def _prepare(
         payload = spool.finish()
         if spool.path is not None:
             bound.agent.blob_put(spool.path, payload.sha256, payload.size_bytes)
+        bound.faults.reach("push-before-append")
     except OSError as exc:
         raise nothing_changed(f"the change could not be written down: {exc.strerror or exc}") from exc
     except FleetError as exc:
-        raise nothing_changed(str(exc), exc.hint) from exc
+        raise nothing_changed(reason_of(exc), exc.hint) from exc
     who = identity.current(repo.ui, bound.options.host)
     row = _row(repo, tr, change, who)
     after = fingerprint.take(repo, row.push_id if row else steps.pushes_after(repo, tr), tr)
@@ -171,12 +179,9 @@ def _request(
 def _hand_over(bound: Binding, request: AppendRequest) -> AcceptedMessage:
     deadline = bound.options.append_deadline_seconds
     try:
-        bound.faults.reach("push-before-append")
         with session_context.append_deadline(deadline + _SESSION_GRACE_SECONDS):
             return bound.agent.append(request, deadline, lambda: bound.faults.reach("push-handed-over"))
-    except (InDoubtError, KeyboardInterrupt) as exc:
+    except (InDoubtError, KeyboardInterrupt, OSError) as exc:
         raise NotConfirmedAbort(NOT_CONFIRMED.encode()) from exc
     except FleetError as exc:
-        raise nothing_changed(str(exc), exc.hint) from exc
-    except OSError as exc:
-        raise nothing_changed(f"the log could not be asked: {exc.strerror or exc}") from exc
+        raise nothing_changed(reason_of(exc), exc.hint) from exc

@@ -12,20 +12,19 @@ Does not: fetch messages, judge whether they count, or expose anything.
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from mercurial import changegroup, encoding, error, phases
+from mercurial import changegroup, encoding, phases
 from mercurial.node import bin as to_bin
 
 from hgfleet.errors import PoisonError
 from hgfleet.hgext import binding, creation, fingerprint, generations, journal, markers, seqfile, steps
 from hgfleet.hgext.capture import SOURCE
 from hgfleet.hgext.copies import Copy
+from hgfleet.hgext.push_errors import MISFITS
 from hgfleet.hgext.pushlog import Push
 from hgfleet.hgext.seqfile import SeqState
 from hgfleet.model import payload
@@ -34,9 +33,6 @@ from hgfleet.model.message import Envelope, Kind, Message
 from hgfleet.model.payload import PhaseChanges, Source, Tag
 from hgfleet.model.settings import parse_repo_settings
 from hgfleet.model.state import parse_fingerprint
-
-# What Mercurial raises when a changegroup does not fit or is damaged.
-_MISFITS = (error.Error, struct.error, zlib.error, ValueError, IndexError, KeyError, AssertionError)
 
 FetchBlob = Callable[[Digest], AbstractContextManager[Path]]
 OnApplied = Callable[[Any, SeqState], None]
@@ -235,7 +231,7 @@ def _apply_push(repo: Any, tr: Any, message: Message, fetch_blob: FetchBlob) -> 
     with _open_payload(message, fetch_blob) as source:
         try:
             _apply_sections(repo, tr, source, first_rev)
-        except _MISFITS as exc:
+        except MISFITS as exc:
             raise _poison(
                 message.envelope, "payload.misfit", "the payload does not fit this copy", reason=str(exc)
             ) from exc
@@ -260,9 +256,9 @@ def _apply_sections(repo: Any, tr: Any, source: Source, first_rev: int) -> None:
                 _apply_changegroup(repo, tr, stream)
             case Tag.PHASES:
                 moved = payload.read_phases(stream)
-                _apply_phases(repo, tr, moved, first_rev)
+                apply_phases(repo, tr, moved, first_rev)
             case Tag.BOOKMARKS:
-                _apply_bookmarks(repo, tr, payload.read_bookmarks(stream))
+                apply_bookmarks(repo, tr, payload.read_bookmarks(stream))
             case Tag.OBSMARKERS:
                 markers.add_raw(repo, tr, *payload.read_obsmarkers(stream))
     if sum(length for _, length in moved.added) != len(repo.changelog) - first_rev:
@@ -275,7 +271,7 @@ def _apply_changegroup(repo: Any, tr: Any, stream: payload.SectionStream) -> Non
     unpacker.apply(repo, tr, SOURCE, b"hgfleet:", targetphase=phases.public)
 
 
-def _apply_phases(repo: Any, tr: Any, changes: PhaseChanges, first_rev: int) -> None:
+def apply_phases(repo: Any, tr: Any, changes: PhaseChanges, first_rev: int) -> None:
     """Set the final phases: first all up to them, which carries descendants along, then all down to them."""
     nodes_by_phase = _nodes_by_phase(repo, changes, first_rev)
     for phase, nodes in sorted(nodes_by_phase.items()):
@@ -295,7 +291,7 @@ def _nodes_by_phase(repo: Any, changes: PhaseChanges, first_rev: int) -> dict[in
     return nodes_by_phase
 
 
-def _apply_bookmarks(repo: Any, tr: Any, node_by_name: dict[str, Node | None]) -> None:
+def apply_bookmarks(repo: Any, tr: Any, node_by_name: dict[str, Node | None]) -> None:
     changes = [
         (encoding.tolocal(name.encode("utf-8")), to_bin(node) if node else None)
         for name, node in node_by_name.items()

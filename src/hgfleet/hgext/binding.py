@@ -18,7 +18,7 @@ from hgfleet.runtime.faults import NO_FAULTS, Faults, faults_from_environment
 if TYPE_CHECKING:
     from hgfleet.adapters.agent_client import LogAgentClient
     from hgfleet.errors import FleetError
-    from hgfleet.hgext.append import Base
+    from hgfleet.hgext.append import Accepted, Base
 
 
 @dataclass(slots=True)
@@ -31,6 +31,7 @@ class Binding:
     is_applying: bool = False  # what is written now comes from the log
     is_checked: bool = False  # under the lock held now, the copy was compared with its log
     base: Base | None = None  # what a change under the lock held now is made on
+    accepted: Accepted | None = None  # the last change of this process that the log has taken
     refusal: FleetError | None = None  # why nothing may be written under the lock held now
     agent_client: LogAgentClient | None = field(default=None, repr=False)
 
@@ -43,6 +44,11 @@ class Binding:
     def store(self) -> Path:
         """The repository's store."""
         return self.root / ".hg" / "store"
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether what this process writes now is its own change."""
+        return self.options.role == "primary" and not self.is_applying
 
     @property
     def agent(self) -> LogAgentClient:

@@ -54,7 +54,7 @@ def capture(repo: Any, tr: Any) -> Change:
         first_rev=first_rev,
         end_rev=end_rev,
         phases=PhaseChanges(
-            tuple(_added_phases(unfiltered, first_rev, end_rev)), _moved_phases(unfiltered, tr, first_rev)
+            tuple(added_phases(unfiltered, first_rev, end_rev)), _moved_phases(unfiltered, tr, first_rev)
         ),
         bookmarks=_moved_bookmarks(tr),
         obsmarkers=markers.added_suffix(unfiltered, tr),
@@ -112,7 +112,8 @@ def _hex_nodes(changelog: Any, revs: frozenset[int]) -> list[Json]:
     return [to_hex(changelog.node(rev)).decode() for rev in sorted(revs)[-MAX_LISTED_HEADS:]]
 
 
-def _added_phases(repo: Any, first_rev: int, end_rev: int) -> Iterator[tuple[int, int]]:
+def added_phases(repo: Any, first_rev: int, end_rev: int) -> Iterator[tuple[int, int]]:
+    """Yield the phases of a range of revisions as (phase, run length)."""
     cache = repo._phasecache
     if first_rev < end_rev and not cache.hasnonpublicphases(repo):
         yield 0, end_rev - first_rev

@@ -13,11 +13,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mercurial import error, extensions, obsolete, registrar, repair
+from mercurial import error, exchange, extensions, obsolete, registrar, repair, streamclone
 from mercurial.repo import requirements as known_requirements
 
 from hgfleet.errors import NOTHING_CHANGED, ConfigError
-from hgfleet.hgext import binding, copies, creation, exposed, markers, options, transactions
+from hgfleet.hgext import binding, copies, creation, exposed, markers, options, push_errors, transactions
 from hgfleet.hgext.generations import REQUIREMENT
 
 testedwith = b"7.2.4"
@@ -34,6 +34,8 @@ def uisetup(ui: Any) -> None:
         return
     extensions.wrapfunction(obsolete.obsstore, "add", markers.add)
     extensions.wrapfunction(repair, "deleteobsmarkers", _refuse_deletion)
+    extensions.wrapfunction(exchange, "unbundle", push_errors.unbundle)
+    extensions.wrapfunction(streamclone, "streamed_requirements", _hide_requirement)
     exposed.uisetup(ui)
     known_requirements.feature_setup_funcs.add(_support_requirement)
     _is_set_up.append(True)
@@ -62,6 +64,11 @@ def reposetup(ui: Any, repo: Any) -> None:
     state = copies.state_of(unfiltered)
     if state is not None:
         creation.configure(unfiltered, state.settings)
+
+
+def _hide_requirement(orig: Any, repo: Any) -> set[bytes]:
+    """Leave our requirement out: a stream clone is a plain repository, which any client reads."""
+    return set(orig(repo)) - {REQUIREMENT}
 
 
 def _refuse_deletion(orig: Any, store: Any, indices: Any) -> Any:

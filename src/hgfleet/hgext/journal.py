@@ -37,4 +37,6 @@ def is_abandoned(repo: Any) -> bool:
 
 def is_locked(repo: Any) -> bool:
     """Tell whether a living process holds the repository's lock; a dead one's is broken."""
+    if lock.lock._host is None:  # Mercurial asks for it only when it takes a lock
+        lock.lock._host = lock._getlockprefix()
     return lock.lock(repo.unfiltered().svfs, b"lock", dolock=False).testlock() is not None

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mercurial import error
+
 from hgfleet.errors import FleetError, PoisonError, RejectedError, TransientError
 from hgfleet.hgext import apply, binding, fingerprint, journal, pushlog, seqfile
 from hgfleet.hgext.append import Base
@@ -80,16 +82,25 @@ def check_under_lock(repo: Any) -> None:
     bound.is_checked, bound.base, bound.refusal = True, None, None
     try:
         journal.recover_abandoned(repo)
-        state = _consistent_state(repo, bound)
-        last = bound.agent.last(state.repository)
-        _refuse_unless_fit(state, last)
-        if state.seq < last.seq:
-            state = _catch_up(_copy_of(repo, bound), last, bound.agent)
-        bound.base = Base(state, last.serving_epoch)
-        if last.serving_epoch == 0:
-            raise TransientError("log.standby", "this host's log agent does not accept changes")
+        bound.base = _current_base(repo, bound)
     except FleetError as exc:
         bound.refusal = exc
+    except (OSError, error.Error) as exc:
+        reason = getattr(exc, "strerror", None) or str(exc)
+        bound.refusal = TransientError(
+            "copy.failed", "this host's copy could not be brought up to date", why=reason
+        )
+
+
+def _current_base(repo: Any, bound: Binding) -> Base:
+    state = _consistent_state(repo, bound)
+    last = bound.agent.last(state.repository)
+    _refuse_unless_fit(state, last)
+    if state.seq < last.seq:
+        state = _catch_up(_copy_of(repo, bound), last, bound.agent)
+    if last.serving_epoch == 0:
+        raise TransientError("log.standby", "this host's log agent does not accept changes")
+    return Base(state, last.serving_epoch)
 
 
 def _settle_absent(copy: Copy, repository: RepoId, last: LastMessage, agent: LogAgentClient) -> SeqState:

@@ -8,6 +8,8 @@ Does not: ask the log itself (hgext.append, hgext.recovery).
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from mercurial import error, transaction
@@ -16,11 +18,14 @@ from hgfleet.errors import NOTHING_CHANGED, FleetError
 from hgfleet.hgext import append, binding, recovery, session_context
 from hgfleet.hgext.append import Accepted, Base, NotConfirmedAbort, nothing_changed
 from hgfleet.hgext.session_context import RecordedChange
+from hgfleet.runtime import clock
 
 # Transactions that rewrite history or the store: copies could not follow.
 REFUSED = frozenset({b"strip", b"repair", b"upgrade", b"clone", b"localclone", b"fncache"})
-_FAULT_FINALIZER = b"zzz-hgfleet-fault"
+_FAULT = b"zzzz-hgfleet-fault"  # the last finalizer, and the last file generator before the commit point
 _RECORD = b"zzz-hgfleet-record"
+
+_LOCK_POLL_SECONDS = 0.02
 
 _class_by_base: dict[type, type] = {}
 
@@ -63,12 +68,11 @@ def _complete_from_log(tr: FleetTransaction, accepted: Accepted) -> None:
     repo = tr.hgfleet_repo
     tr._report.is_silent = True
     tr._abort()
-    repo.ui.warn(accepted.wording + b"\n")
-    bound = binding.of(repo)
     recovery.check_under_lock(repo)
-    base = bound.base
+    base = binding.of(repo).base
     if base is None or base.state.seq < accepted.message.seq:
         raise error.Abort(accepted.wording)
+    repo.ui.warn(accepted.wording + b"\n")
     _record(accepted)
 
 
@@ -112,7 +116,7 @@ def writable_base(repo: Any, desc: bytes) -> Base:
 
 def refused(reason: FleetError) -> error.Abort:
     """Return the abort for a copy that may not be written now."""
-    return nothing_changed(str(reason), reason.hint)
+    return nothing_changed(append.reason_of(reason), reason.hint)
 
 
 def _validate(repo: Any, tr: Any, base: Base, heads_before: frozenset[int]) -> None:
@@ -123,11 +127,32 @@ def _validate(repo: Any, tr: Any, base: Base, heads_before: frozenset[int]) -> N
     bound.is_checked = False  # a second transaction under this lock has another base
     tr.addpostclose(_RECORD, lambda tr2: _record(tr2.hgfleet_accepted))
     append.commit_accepted(repo, tr, base, prepared, tr.hgfleet_accepted.message)
-    tr.addfinalize(_FAULT_FINALIZER, lambda _tr: bound.faults.reach("push-in-finalizer"))
+    tr.addfinalize(_FAULT, lambda _tr: bound.faults.reach("push-in-finalizer"))
+    tr.addfilegenerator(_FAULT, (), lambda: bound.faults.reach("push-post-finalize"), post_finalize=True)
 
 
 def _record(accepted: Accepted) -> None:
     session_context.record(RecordedChange(accepted.message.seq, accepted.push_id, accepted.nodes))
+
+
+def _wait_for_lock(ui: Any, take: Callable[[], Any]) -> Any:
+    """Take a lock as soon as it is free; Mercurial itself would look once a second.
+
+    Raises Abort naming the holder when it is not free within `ui.timeout` seconds.
+    """
+    ends_at = clock.monotonic() + ui.configint(b"ui", b"timeout")
+    while True:
+        try:
+            return take()
+        except error.LockHeld as exc:
+            if clock.monotonic() >= ends_at:
+                raise nothing_changed(_describe_holder(exc), "try again when it is done") from exc
+            clock.sleep(_LOCK_POLL_SECONDS)
+
+
+def _describe_holder(held: error.LockHeld) -> str:
+    host, _, pid = (held.locker or b"").decode("utf-8", "replace").partition(":")
+    return f"the repository is locked by process {pid} on host {host.partition('/')[0]}"
 
 
 def repository_class(base: Any) -> type:
@@ -147,13 +172,17 @@ def _make_class(base: Any) -> type:  # noqa: C901  # one class; each method is s
             bound = binding.of(self)
             if is_outermost:
                 bound.forget_lock()
-            if is_outermost and wait and not bound.is_applying and bound.options.role == "primary":
+            if is_outermost and wait and bound.is_writer:
                 try:
                     recovery.check_under_lock(self.unfiltered())
                 except BaseException:
                     held.release()
                     raise
             return held
+
+        def _lock(self, vfs: Any, lockname: bytes, wait: bool, *args: Any, **named: Any) -> Any:
+            take = functools.partial(super()._lock, vfs, lockname, False, *args, **named)
+            return _wait_for_lock(self.ui, take) if wait else take()
 
         def transaction(self, desc: bytes, report: Any = None) -> Any:
             if self.currenttransaction() is not None or binding.of(self).is_applying:
