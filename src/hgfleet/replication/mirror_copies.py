@@ -30,8 +30,11 @@ class Cure(Enum):
 
 
 # A message or its payload is at fault, not the copy. Anything not named here is taken for a damaged copy.
-_MESSAGE_FAULTS = ("message.", "payload.", "blob.", "settings.", "frame.", "log.overrun")
-_AHEAD_OF_LOG = ("apply.fork", "log.behind")
+_MESSAGE_FAULTS = (
+    *("message.", "payload.damaged", "payload.too-new", "blob.", "settings.", "frame.", "log."),
+    *("worker.failed", "io:", "log.", "local."),
+)
+_AHEAD_OF_LOG = ("message.gap", "apply.fork", "apply.gap", "log.behind")
 
 
 def cure_for(reason: str) -> Cure:
@@ -85,7 +88,8 @@ class Copy:
 
     def note_batch(self, count: int, seconds: float) -> None:
         """Adapt the batch size to how long one took."""
-        self.failures = 0
+        if not self.parked:
+            self.failures = 0
         if seconds > STEP_SECONDS:
             self.step = max(1, self.step // 2)
         elif count >= self.step and seconds < STEP_SECONDS / 3:

@@ -26,8 +26,9 @@ from hgfleet.errors import (
     RejectedError,
     TransientError,
 )
-from hgfleet.model.ids import Digest, Partition, RepoId, Seq
+from hgfleet.model.ids import CATALOGUE, Digest, Partition, RepoId, Seq
 from hgfleet.model.message import Envelope, Kind, decode_message
+from hgfleet.replication.mirror_inputs import run_or_end_process
 from hgfleet.replication.mirror_worker import ApplyWorker
 from hgfleet.runtime import clock
 
@@ -71,6 +72,7 @@ class CatalogueTask:
     """Read messages of the catalogue."""
 
     after_seq: Seq
+    repository: RepoId = CATALOGUE
 
 
 Task = ApplyTask | InspectTask | AdoptTask | CatalogueTask
@@ -140,6 +142,9 @@ class Lane(threading.Thread):
 
     def run(self) -> None:
         """Do tasks for ever; the worker ends with this thread."""
+        run_or_end_process(self._do_all)
+
+    def _do_all(self) -> None:
         with suppress(TransientError):
             self._worker.start()
         while True:
@@ -175,22 +180,23 @@ class Lane(threading.Thread):
         chosen = _choose(batch.messages, task)
         if not chosen.messages:
             return Applied(task, task.after_seq, batch.last_seq, 0, 0.0, is_held=chosen.is_held)
-        fetched = [self._fetch(envelope) for envelope in chosen.blobs]
+        for envelope in chosen.blobs:
+            self._fetch(envelope)
         started_at = clock.monotonic()
         seq = self._request_apply(task, chosen.messages)
         seconds = clock.monotonic() - started_at
-        for path in fetched:
-            path.unlink(missing_ok=True)
+        if chosen.blobs:
+            shutil.rmtree(self._blobs / task.repository, ignore_errors=True)
         return Applied(
             task, seq, batch.last_seq, len(chosen.messages), seconds, chosen.is_held, chosen.is_deleted
         )
 
-    def _fetch(self, envelope: Envelope) -> Path:
-        self._blobs.mkdir(parents=True, exist_ok=True)
-        path = self._blobs / envelope.payload.sha256
+    def _fetch(self, envelope: Envelope) -> None:
+        directory = self._blobs / envelope.repository
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / envelope.payload.sha256
         if not path.exists():
             self._client.blob_get(Digest(envelope.payload.sha256), path)
-        return path
 
     def _request_apply(self, task: ApplyTask, messages: list[LoggedMessage]) -> Seq:
         headers = [
@@ -210,7 +216,7 @@ class Lane(threading.Thread):
             partition=task.partition,
             messages=headers,
             snapshot_each=messages[-1].seq > task.watermark,
-            blob_directory=str(self._blobs),
+            blob_directory=str(self._blobs / task.repository),
         )
         return Seq(answer.header["applied_seq"])
 
@@ -228,6 +234,8 @@ def _choose(messages: tuple[LoggedMessage, ...], task: ApplyTask) -> _Chosen:
     chosen = _Chosen([], [])
     blob_bytes = 0
     for message in messages[: task.max_messages]:
+        if task.after_seq < task.watermark < message.seq:
+            break  # up to the watermark one view at the end is enough
         envelope = decode_message(message.wire).envelope
         if envelope.kind is Kind.DELETED and not task.may_delete:
             chosen.is_held = True

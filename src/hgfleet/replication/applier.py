@@ -1,0 +1,379 @@
+"""The applier: brings a mirror's copies to the end of the log and shows them up to where everybody is.
+
+One thread decides: it hears the log, the state topic, its lanes and its publisher through one inbox, and
+after every turn of its loop says on the state topic what changed. Lanes read and apply, each with a worker
+process of its own.
+
+Promises: repositories advance in parallel and one never waits for another; nothing is exposed beyond its
+watermark; a repository that cannot be applied is refused here first and reported then, and comes back by
+itself when it is whole; killed at any point, the next run goes on from what is on disk.
+Does not: import Mercurial (the workers do), serve HTTP, or need the log for what is already exposed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+import structlog
+
+from hgfleet.adapters.agent_answers import Advanced, LogSnapshot, StateEnd, StateItem, StateRecords
+from hgfleet.adapters.agent_client import LogAgentClient
+from hgfleet.adapters.mirror_catalogue import MirrorCatalogue
+from hgfleet.model.fleet import FleetView
+from hgfleet.model.fleet_records import Member, Report, Stage, Watermark
+from hgfleet.model.ids import CATALOGUE, HostName, RepoId, Seq
+from hgfleet.model.membership import Membership
+from hgfleet.replication import mirror_disk
+from hgfleet.replication.mirror_copies import Copies, Copy
+from hgfleet.replication.mirror_inputs import Connected, Heard, Lost, Source, follow_log, follow_state
+from hgfleet.replication.mirror_lanes import (
+    Applied,
+    CatalogueRead,
+    CatalogueTask,
+    Failed,
+    Inspected,
+    Lane,
+    Outcome,
+    Task,
+)
+from hgfleet.replication.mirror_member import MirrorMember
+from hgfleet.replication.mirror_paths import MirrorPaths
+from hgfleet.replication.mirror_reports import Answer, NotPublished, Published, Reports
+from hgfleet.replication.mirror_showing import MirrorShowing
+from hgfleet.replication.mirror_work import MirrorWork
+from hgfleet.replication.mirror_worker import ApplyWorker, worker_program
+from hgfleet.runtime import clock
+from hgfleet.runtime.faults import NO_FAULTS, Faults
+from hgfleet.runtime.retry import Backoff
+
+TURN_SECONDS = 0.2  # the loop looks at the clock at least so often
+CATALOGUE_PAUSE_SECONDS = 0.2  # after a failed read
+LEAVE_SECONDS = 3.0  # for finishing what is in hand when told to stop
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ApplierOptions:
+    """What an applier needs to know."""
+
+    host: HostName
+    repositories: Path  # <host>/repos
+    spool: Path  # <host>/spool
+    catalogue: Path  # <host>/catalogue.sqlite
+    serving: Path  # <host>/serving.json
+    agent_socket: Path
+    worker_command: tuple[str, ...]  # runs hgext.apply_worker on its standard input and output
+    worker_environment: Mapping[str, str]
+    workers: int = 2
+    self_stale_seconds: float = 5.0
+    release: str = ""
+    removal_grace_seconds: float = 30.0  # a deleted repository's readers have so long to finish
+    answer_seconds: float = 900.0  # a worker that says nothing for so long is replaced
+    faults: Faults = NO_FAULTS
+
+
+def run_applier(options: ApplierOptions, stop: threading.Event) -> None:
+    """Run the applier's process until `stop` is set; then refuse, report and return."""
+    Applier(options).run(stop)
+
+
+class Applier:
+    """The deciding thread and everything it decides about."""
+
+    def __init__(self, options: ApplierOptions) -> None:
+        self._options = options
+        self._inbox: SimpleQueue[Heard | Outcome | Answer] = SimpleQueue()
+        self._tasks: SimpleQueue[Task] = SimpleQueue()
+        self._catalogue = MirrorCatalogue(options.catalogue)
+        self._copies = Copies()
+        self._paths = MirrorPaths(self._catalogue)
+        self._view = FleetView()
+        self._folding: FleetView | None = None  # a stream that has not come to its end yet
+        self._is_log_known = self._is_state_known = False
+        self._catalogue_last = Seq(0)
+        self._is_catalogue_busy = False
+        self._catalogue_not_before = 0.0
+        self._working = 0
+        self._acked_offset = 0
+        self._backoff = Backoff(0.05, 1.0)
+        self._reports = Reports(self._client(), self._inbox.put)
+        self._member = MirrorMember(options.host, options.serving, options.self_stale_seconds, self._reports)
+        self._work = MirrorWork(
+            options.repositories, self._copies, self._catalogue, self._tasks, self._watermark
+        )
+        self._showing = MirrorShowing(
+            options.repositories, self._copies, self._paths, options.faults, self._park
+        )
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set."""
+        self._start()
+        while not stop.is_set():
+            self._hear(self._wait_seconds())
+            self._turn(clock.boottime())
+        self._leave()
+
+    def _client(self) -> LogAgentClient:
+        return LogAgentClient(self._options.agent_socket)
+
+    def _watermark(self, repository: RepoId) -> Seq:
+        return self._view.watermark(repository)
+
+    def _park(self, copy: Copy, reason: str) -> None:
+        self._work.park(copy, reason, clock.boottime())
+        self._work.changed.add(copy.repository)
+
+    # ---- beginning and end
+
+    def _start(self) -> None:
+        options = self._options
+        self._member.restart(options.release)
+        parked = self._catalogue.parked()
+        for copy in mirror_disk.find_copies(options.repositories):
+            copy.parked = parked.get(copy.repository, "")
+            self._copies.add(copy)
+            self._copies.wake(copy)
+        for number in range(options.workers):
+            self._start_lane(f"lane-{number}")
+        self._reports.start()
+        follow_log(self._client(), self._inbox.put)
+        follow_state(self._client(), self._inbox.put)
+
+    def _start_lane(self, name: str) -> None:
+        options = self._options
+        program = worker_program(options.worker_command, dict(options.worker_environment))
+        worker = ApplyWorker(program, options.answer_seconds)
+        Lane(name, worker, self._client(), options.spool, self._tasks, self._inbox.put).start()
+
+    def _leave(self) -> None:
+        """Refuse first, then say so, then finish what the lanes have in hand."""
+        try:
+            self._member.drain()
+        except OSError as error:
+            _log.warning("applier.serving-file", reason=str(error))
+        ends_at = clock.boottime() + LEAVE_SECONDS
+        while clock.boottime() < ends_at and (self._working or not self._reports.is_idle):
+            self._reports.flush(clock.boottime())
+            self._hear(TURN_SECONDS / 10)
+        _log.info("applier.stopped", is_reported=self._reports.is_idle)
+
+    # ---- the loop
+
+    def _wait_seconds(self) -> float:
+        """Return how long nothing has to be done unless something is heard."""
+        has_room = self._working < self._options.workers
+        next_copy_at = self._copies.next_time() if has_room else None
+        times = (next_copy_at, self._reports.next_time(), self._member.next_time())
+        now = clock.boottime()
+        return max(0.0, min([TURN_SECONDS, *(at - now for at in times if at is not None)]))
+
+    def _hear(self, timeout_seconds: float) -> None:
+        """Take everything that was said, waiting for the first."""
+        try:
+            heard = self._inbox.get(timeout=timeout_seconds)
+            while True:
+                self._take(heard)
+                heard = self._inbox.get_nowait()
+        except Empty:
+            return
+
+    def _take(self, heard: Heard | Outcome | Answer) -> None:
+        now = clock.boottime()
+        match heard:
+            case Applied() | Inspected() | Failed() | CatalogueRead():
+                self._take_outcome(heard, now)
+            case Published() | NotPublished():
+                self._take_answer(heard, now)
+            case StateRecords() | StateEnd():
+                self._take_state(heard)
+            case LogSnapshot() | Advanced():
+                self._take_log(heard)
+            case Connected() | Lost():
+                self._take_link(heard)
+
+    def _turn(self, now: float) -> None:
+        """Do everything that follows from what was heard."""
+        self._showing.turn(self._view, now)
+        self._showing.allow_removals(self._options.removal_grace_seconds, now)
+        try:
+            self._live(now)
+        except OSError as error:
+            _log.warning("applier.serving-file", reason=str(error))
+        self._say_changes()
+        self._hand_out(now)
+        self._reports.flush(now)
+
+    # ---- what was heard
+
+    def _take_link(self, heard: Connected | Lost) -> None:
+        if isinstance(heard, Lost):
+            _log.warning("applier.agent-lost", stream=heard.source.value, reason=heard.reason)
+        if heard.source is Source.LOG:
+            self._is_log_known = False
+        else:
+            self._is_state_known = False
+            self._folding = FleetView() if isinstance(heard, Connected) else None
+
+    def _take_log(self, heard: LogSnapshot | Advanced) -> None:
+        if isinstance(heard, Advanced):
+            if heard.repository == CATALOGUE:
+                self._catalogue_last = max(self._catalogue_last, heard.seq)
+            else:
+                self._copies.advance(heard.repository, heard.partition, heard.seq)
+            return
+        self._catalogue_last = max(self._catalogue_last, heard.catalogue_seq)
+        for repository, standing in heard.repositories.items():
+            copy = self._copies.get(repository)
+            if copy is None and standing.is_deleted:  # nobody needs what it was
+                gone = Copy(repository, standing.partition, applied=standing.seq, is_deleted=True)
+                self._copies.add(gone)
+                self._work.changed.add(repository)
+            copy = self._copies.advance(repository, standing.partition, standing.seq)
+            copy.partition, copy.target = standing.partition, standing.seq
+            if copy.applied > standing.seq:
+                _log.error("applier.log-behind", repository=repository, seq=copy.applied, log=standing.seq)
+        self._is_log_known = True
+
+    def _take_state(self, heard: StateRecords | StateEnd) -> None:
+        if isinstance(heard, StateEnd):
+            if self._folding is not None:
+                self._view, self._folding = self._folding, None
+                self._is_state_known = True
+                self._showing.consider_all()
+            return
+        for item in heard.records:
+            self._take_record(item)
+
+    def _take_record(self, item: StateItem) -> None:
+        view = self._view if self._folding is None else self._folding
+        record = view.take(item.key, item.value, item.offset)
+        if view is not self._view:
+            return
+        match record:
+            case Watermark():
+                self._showing.consider(record.repository)
+            case Report() if record.member == self._member.member:
+                self._take_own_report(record, item)
+
+    def _take_own_report(self, record: Report, item: StateItem) -> None:
+        """Say again what a late word of ours, landed behind a newer one, has put back."""
+        copy = self._copies.get(record.repository)
+        if copy is None or item.offset + 1 < self._acked_offset or self._reports.is_pending(record.key):
+            return
+        if self._report(record.member, copy) != record:
+            self._work.changed.add(record.repository)
+
+    def _take_outcome(self, outcome: Outcome, now: float) -> None:
+        self._working -= 1
+        match outcome:
+            case CatalogueRead():
+                self._is_catalogue_busy = False
+                self._paths.take(outcome.batch.messages)
+                self._work.changed.add(CATALOGUE)
+            case Failed(task=CatalogueTask()):
+                self._is_catalogue_busy = False
+                self._catalogue_not_before = now + CATALOGUE_PAUSE_SECONDS
+                _log.warning("applier.catalogue-delayed", reason=outcome.reason)
+            case _:
+                self._work.take(outcome, now)
+                self._showing.consider(outcome.task.repository)
+
+    def _take_answer(self, answer: Answer, now: float) -> None:
+        if isinstance(answer, Published):
+            self._backoff.reset()
+            self._reports.settle(answer, now, 0.0)
+            self._acked_offset = max(self._acked_offset, answer.offset)
+            self._member.acknowledge(answer, now)
+            return
+        _log.warning("applier.not-published", is_in_doubt=answer.is_in_doubt, reason=answer.reason)
+        self._reports.settle(answer, now, self._backoff.next_pause())
+        if answer.is_in_doubt and any(_counts_out(value) for value in answer.values.values()):
+            self._member.abandon()
+
+    # ---- the seat in the fleet
+
+    def _live(self, now: float) -> None:
+        """Join, serve and beat as the membership's rules have it."""
+        membership = self._member.membership
+        if membership is None or membership.is_over(self._view, now):
+            self._member.rest(now)
+            if self._may_join():
+                self._join(now)
+            return
+        if membership.stage is Stage.JOINING and membership.may_serve(self._view, self._exposed):
+            self._member.serve(now)
+            _log.info("applier.serving", incarnation=membership.member.incarnation)
+        self._return_copies(membership)
+        self._member.beat(now)
+
+    def _may_join(self) -> bool:
+        """Whether this host is where the log was when it connected: before, it would only be waited for."""
+        is_known = self._is_log_known and self._is_state_known
+        is_read = self._paths.read_seq >= self._catalogue_last or bool(self._paths.parked)
+        return is_known and is_read and all(copy.is_level for copy in self._copies)
+
+    def _join(self, now: float) -> None:
+        member = self._member.join(self._view, now)
+        _log.info("applier.joining", incarnation=member.incarnation)
+        self._work.changed.add(CATALOGUE)
+        self._work.changed.update(copy.repository for copy in self._copies)
+        self._say_changes()
+        self._member.beat(now)
+
+    def _return_copies(self, membership: Membership) -> None:
+        """Answer for parked copies that are whole again and level with what may have been called visible."""
+        for copy in self._work.returning():
+            report = self._view.report(membership.member, copy.repository)
+            is_heard = report is not None and not report.is_counted_out
+            if is_heard and membership.may_answer(self._view, copy.repository, copy.exposed):
+                self._work.unpark(copy)
+
+    def _exposed(self, repository: RepoId) -> Seq:
+        if repository == CATALOGUE:
+            return self._paths.exposed
+        copy = self._copies.get(repository)
+        return copy.exposed if copy is not None else Seq(0)
+
+    # ---- what is said and handed out
+
+    def _say_changes(self) -> None:
+        changed = self._work.changed | self._showing.changed
+        self._work.changed.clear()
+        self._showing.changed.clear()
+        member = self._member.member
+        if member is None:
+            return
+        for repository in changed:
+            report = self._report_of(member, repository)
+            if report is not None:
+                self._reports.say(report.key, dict(report.value))
+
+    def _report_of(self, member: Member, repository: RepoId) -> Report | None:
+        if repository == CATALOGUE:
+            return Report(member, CATALOGUE, self._paths.read_seq, self._paths.exposed)
+        copy = self._copies.get(repository)
+        return self._report(member, copy) if copy is not None else None
+
+    @staticmethod
+    def _report(member: Member, copy: Copy) -> Report:
+        parked = "" if copy.is_returning else copy.parked
+        return Report(member, copy.repository, copy.applied, copy.exposed, parked, copy.is_deleted)
+
+    def _hand_out(self, now: float) -> None:
+        room = self._options.workers - self._working
+        is_behind = self._paths.read_seq < self._catalogue_last and not self._paths.parked
+        is_free = not self._is_catalogue_busy and now >= self._catalogue_not_before
+        if room > 0 and is_behind and is_free:
+            self._is_catalogue_busy = True
+            self._tasks.put(CatalogueTask(self._paths.read_seq))
+            self._working, room = self._working + 1, room - 1
+        self._working += self._work.hand_out(room, now)
+
+
+def _counts_out(value: object) -> bool:
+    """Whether a report that may land late would take us out of a watermark while we answer."""
+    return isinstance(value, Mapping) and bool(value.get("parked") or value.get("is_deleted"))

@@ -1,0 +1,107 @@
+"""A mirror's seat in the fleet: its incarnations, its lease, and what its web workers are told about both.
+
+Promises: the incarnation is on disk before anybody hears of it, and so is a refusal before it is reported;
+the lease counts from the sending of what the log acknowledged; one that is over is never renewed.
+Does not: decide when to join or serve (model.membership, asked by the applier).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hgfleet.adapters.serving_file import read_serving, write_serving
+from hgfleet.model.fleet import FleetView
+from hgfleet.model.fleet_records import Heartbeat, Member, Stage
+from hgfleet.model.ids import HostName
+from hgfleet.model.membership import Membership
+from hgfleet.replication.mirror_reports import Published, Reports
+
+BEATS_PER_LEASE = 5
+
+
+class MirrorMember:
+    """This host as the others see it. What writes serving.json raises OSError when it can't."""
+
+    def __init__(self, host: HostName, file: Path, stale_seconds: float, reports: Reports) -> None:
+        self._host = host
+        self._file = file
+        self._stale_seconds = stale_seconds
+        self._reports = reports
+        self._release = ""
+        self._next_beat_at = 0.0
+        self._incarnation = 0
+        self.membership: Membership | None = None
+
+    def restart(self, release: str) -> None:
+        """Take over from the run before: not ready, but a last resort if it was serving."""
+        self._release = release
+        before = read_serving(self._file)
+        is_serving = before is not None and before.stage is Stage.SERVING
+        self._incarnation = before.incarnation if before is not None else 0
+        self._write(Stage.SERVING if is_serving else Stage.JOINING, 0.0)
+
+    @property
+    def member(self) -> Member | None:
+        """The incarnation that has joined, None before the first."""
+        return self.membership.member if self.membership is not None else None
+
+    def join(self, view: FleetView, now: float) -> Member:
+        """Refuse reads, then begin the next incarnation; its reports are to be said after this."""
+        self._incarnation = max(self._incarnation + 1, view.next_incarnation(self._host))
+        self._write(Stage.JOINING, 0.0)
+        self._reports.forget()
+        member = Member(self._host, self._incarnation)
+        self.membership = Membership(member, self._stale_seconds)
+        self._next_beat_at = now
+        return member
+
+    def serve(self, now: float) -> None:
+        """Answer reads from now on."""
+        if self.membership is None:
+            return
+        self._write(Stage.SERVING, self.membership.lease_ends_at)
+        self.membership.serve()
+        self._next_beat_at = now
+
+    def abandon(self) -> None:
+        """Go on as the next incarnation: a word of this one may still land when it is not true any more."""
+        if self.membership is not None and self.membership.stage is not Stage.DRAINING:
+            self.membership = None
+
+    def drain(self) -> None:
+        """Refuse reads for good, then say so."""
+        self._write(Stage.DRAINING, 0.0)
+        if self.membership is not None:
+            self.membership.drain()
+            self._say()
+
+    def rest(self, now: float) -> None:
+        """Have nothing to say for a while: this incarnation is over, the next one can't begin yet."""
+        self._next_beat_at = now + self._stale_seconds / BEATS_PER_LEASE
+
+    def beat(self, now: float) -> None:
+        """Say that we live, when it is time."""
+        if self.membership is None or now < self._next_beat_at:
+            return
+        self._next_beat_at = now + self._stale_seconds / BEATS_PER_LEASE
+        self._say()
+
+    def next_time(self) -> float | None:
+        """Return when the next heartbeat is due."""
+        return self._next_beat_at if self.membership is not None else None
+
+    def acknowledge(self, answer: Published, now: float) -> None:
+        """Renew the lease if the batch carried our heartbeat."""
+        membership = self.membership
+        if membership is None or Heartbeat(membership.member, Stage.JOINING).key not in answer.values:
+            return
+        if membership.acknowledge(answer.sent_at, now) and membership.stage is Stage.SERVING:
+            self._write(Stage.SERVING, membership.lease_ends_at)
+
+    def _say(self) -> None:
+        if self.membership is not None:
+            word = Heartbeat(self.membership.member, self.membership.stage, self._release)
+            self._reports.say(word.key, dict(word.value))
+
+    def _write(self, stage: Stage, lease_ends_at: float) -> None:
+        write_serving(self._file, stage, self._incarnation, lease_ends_at)

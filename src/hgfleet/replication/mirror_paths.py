@@ -1,0 +1,116 @@
+"""The catalogue on a mirror: messages wait until their watermark, then their paths are served at once.
+
+Promises: what is served is the catalogue as of one seq; that seq never falls, also over restarts.
+Does not: read messages or know watermarks (applier).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hgfleet.adapters.agent_answers import LoggedMessage
+from hgfleet.adapters.mirror_catalogue import MirrorCatalogue
+from hgfleet.errors import PoisonError
+from hgfleet.model.catalogue import Catalogue
+from hgfleet.model.ids import RepoId, RepoPath, Seq
+from hgfleet.model.message import Kind, Message, decode_message
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    seq: Seq
+    message: Message
+    logged: LoggedMessage
+
+
+class MirrorPaths:
+    """The catalogue as served, and what was read beyond it."""
+
+    def __init__(self, file: MirrorCatalogue) -> None:
+        self._file = file
+        self._catalogue = Catalogue()  # folded up to what is served, or is to be served next
+        self._waiting: deque[_Waiting] = deque()
+        self._gone: set[RepoPath] = set()  # changes that the file does not have yet
+        self._bound: dict[RepoPath, RepoId] = {}
+        self.exposed = file.exposed_seq()
+        self.read_seq = Seq(0)
+        self.parked = ""  # why nothing further can be read
+
+    def take(self, messages: tuple[LoggedMessage, ...]) -> None:
+        """Note messages that follow what was read; those served before a restart are only folded."""
+        for logged in messages:
+            if self.parked or logged.seq != self.read_seq + 1:
+                return
+            try:
+                self._waiting.append(_Waiting(logged.seq, decode_message(logged.wire), logged))
+            except PoisonError as error:
+                self.parked = f"{error.code}: {error}"
+                return
+            self.read_seq = logged.seq
+        if not self._is_restored and self.read_seq >= self.exposed:
+            self._restore()
+
+    def expose(self, up_to: Seq, is_showable: Callable[[RepoId], bool]) -> bool:
+        """Serve the paths as of `up_to`, as far as read; return whether that changed anything.
+
+        Stops before a new path whose repository is not `is_showable` yet. Raises TransientError when the file
+        can't be written; the next call does it then.
+        """
+        while self._is_restored and self._waiting and self._waiting[0].seq <= up_to:
+            if not self._is_next_showable(is_showable):
+                break
+            self._fold()
+        if self._catalogue.seq <= self.exposed:
+            return False
+        self._file.expose(self._gone, self._bound, self._catalogue.seq)
+        self._forget_changes()
+        return True
+
+    def is_needed(self, repository: RepoId) -> bool:
+        """Whether a path leads to the repository, or will once what was read is served."""
+        if self._catalogue.path_of(repository) is not None or self._catalogue.seq > self.exposed:
+            return True
+        return any(_repository_of(item.message) == repository for item in self._waiting)
+
+    def path_of(self, repository: RepoId) -> RepoPath | None:
+        """Return the path that leads to it here."""
+        return self._catalogue.path_of(repository)
+
+    @property
+    def _is_restored(self) -> bool:
+        return self._catalogue.seq >= self.exposed
+
+    def _restore(self) -> None:
+        """Fold up to what was served before this process began, then make the file say exactly that."""
+        while self._waiting and self._waiting[0].seq <= self.exposed:
+            self._fold()
+        self._file.replace({b.path: b.repository for b in self._catalogue.bindings()}, self._catalogue.seq)
+        self._forget_changes()
+
+    def _is_next_showable(self, is_showable: Callable[[RepoId], bool]) -> bool:
+        message = self._waiting[0].message
+        return message.envelope.kind is not Kind.BIND or is_showable(_repository_of(message))
+
+    def _fold(self) -> None:
+        item = self._waiting.popleft()
+        repository = _repository_of(item.message)
+        before = self._catalogue.path_of(repository)
+        self._catalogue.take(item.message, item.logged.position.offset)
+        after = self._catalogue.path_of(repository)
+        if before is not None and before != after:
+            self._gone.add(before)
+            self._bound.pop(before, None)
+        if after is not None:
+            self._gone.discard(after)
+            self._bound[after] = repository
+
+    def _forget_changes(self) -> None:
+        self.exposed = self._catalogue.seq
+        self._gone.clear()
+        self._bound.clear()
+
+
+def _repository_of(message: Message) -> RepoId:
+    return RepoId(str(message.envelope.body.get("repository", "")))
