@@ -1,0 +1,302 @@
+"""The log agent's index of one log: where the messages that count lie, and how far everything was read.
+
+It is derived: whatever happens to the file, the log gives it back. It belongs to one log by that log's id.
+
+Promises: what flush() wrote is one consistent state, after a crash or a power cut, too; what was noted and
+not flushed is found all the same; a full disk costs nothing but memory until there is room again.
+Does not: decide what counts (model.acceptance), or notice that the log behind an id was cut (the agent
+compares `tail`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hgfleet.errors import ConfigError, TransientError
+from hgfleet.model.acceptance import RepoHead
+from hgfleet.model.ids import Digest, Epoch, Offset, Partition, Position, RepoId, Seq
+
+SCHEMA = 1
+MAX_PENDING = 200_000  # messages noted and not written, before a full disk ends the agent
+_SIDE_FILES = ("", "-wal", "-shm")
+_TABLES = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE positions (partition INTEGER PRIMARY KEY, offset INTEGER NOT NULL, epoch INTEGER NOT NULL,"
+    " tail TEXT NOT NULL)",
+    "CREATE TABLE heads (repository BLOB PRIMARY KEY, partition INTEGER NOT NULL, seq INTEGER NOT NULL,"
+    " digest BLOB NOT NULL, offset INTEGER NOT NULL, epoch INTEGER NOT NULL, is_created INTEGER NOT NULL,"
+    " is_deleted INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE parked (repository BLOB PRIMARY KEY, partition INTEGER NOT NULL, reason TEXT NOT NULL)"
+    " WITHOUT ROWID",
+    "CREATE TABLE messages (repository BLOB, seq INTEGER, partition INTEGER NOT NULL,"
+    " offset INTEGER NOT NULL, next_offset INTEGER NOT NULL, epoch INTEGER NOT NULL,"
+    " size_bytes INTEGER NOT NULL, PRIMARY KEY (repository, seq)) WITHOUT ROWID",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """Where one message that counts lies; `position` is the one after it."""
+
+    repository: RepoId
+    seq: Seq
+    partition: Partition  # of pushdata; of the catalogue for its own messages
+    offset: Offset
+    position: Position
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """How far a partition was read, and what it says; `tail` tells its last record from any other."""
+
+    position: Position
+    tail: str
+    heads: dict[RepoId, RepoHead] = field(default_factory=dict)
+    parked: dict[RepoId, str] = field(default_factory=dict)
+
+
+class AgentIndex:
+    """One agent's index; for one thread."""
+
+    def __init__(self, path: Path, log_id: str) -> None:
+        """Open the index; one that is damaged or of another log is made anew. Raises ConfigError."""
+        self._path = path
+        self._log_id = log_id
+        self._entries: dict[tuple[RepoId, Seq], IndexEntry] = {}
+        self._heads: dict[RepoId, tuple[Partition, RepoHead]] = {}
+        self._parked: dict[RepoId, tuple[Partition, str]] = {}
+        self._positions: dict[Partition, tuple[Position, str]] = {}
+        try:
+            self._connection = self._open()
+        except sqlite3.Error:
+            self._remove()
+            self._connection = self._make()
+
+    def reset(self) -> None:
+        """Forget everything: the log is not the one that was indexed."""
+        self._connection.close()
+        self._remove()
+        self._connection = self._make()
+
+    def load(self) -> dict[Partition, PartitionState]:
+        """Return what is known of each partition that was read before."""
+        states = {
+            Partition(partition): PartitionState(Position(Offset(offset), Epoch(epoch)), tail)
+            for partition, offset, epoch, tail in self._select("SELECT * FROM positions")
+        }
+        for repository, partition, *rest in self._select("SELECT * FROM heads"):
+            states[partition].heads[_id(repository)] = _head(*rest)
+        for repository, partition, reason in self._select("SELECT * FROM parked"):
+            states[partition].parked[_id(repository)] = reason
+        return states
+
+    def note_message(self, entry: IndexEntry) -> None:
+        """Note a message that counts."""
+        self._entries[entry.repository, entry.seq] = entry
+
+    def note_head(self, repository: RepoId, partition: Partition, head: RepoHead) -> None:
+        """Note a repository's newest message."""
+        self._heads[repository] = partition, head
+
+    def note_parked(self, repository: RepoId, partition: Partition, reason: str) -> None:
+        """Note that a repository cannot be read on."""
+        self._parked[repository] = partition, reason
+
+    def note_position(self, partition: Partition, position: Position, tail: str) -> None:
+        """Note how far a partition was read, after everything before that was noted."""
+        self._positions[partition] = position, tail
+
+    @property
+    def pending(self) -> int:
+        """How many messages wait for flush()."""
+        return len(self._entries)
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether anything waits for flush()."""
+        return bool(self._positions or self._entries or self._parked)
+
+    def flush(self) -> None:
+        """Write what was noted; a full disk leaves it for the next time.
+
+        Raises TransientError `index.failed` when too much waits or the file is damaged: start anew then.
+        """
+        try:
+            with self._transaction():
+                self._write()
+        except sqlite3.Error as error:
+            self._judge(error)
+            return
+        for noted in (self._entries, self._heads, self._parked, self._positions):
+            noted.clear()
+
+    def find(self, repository: RepoId, after_seq: int, max_bytes: int) -> list[IndexEntry]:
+        """Return where the messages after a seq lie: at least one if any, about `max_bytes` of them."""
+        entries: list[IndexEntry] = []
+        left = max_bytes
+        for entry in self._find(repository, after_seq):
+            entries.append(entry)
+            left -= entry.size_bytes
+            if left <= 0:
+                break
+        return entries
+
+    def close(self) -> None:
+        """Write what was noted, if possible, and close."""
+        self.flush()
+        self._connection.close()
+
+    def _find(self, repository: RepoId, after_seq: int) -> Iterator[IndexEntry]:
+        rows = self._select(
+            "SELECT seq, partition, offset, next_offset, epoch, size_bytes FROM messages"
+            " WHERE repository = ? AND seq > ? ORDER BY seq LIMIT 1000",
+            (bytes.fromhex(repository), after_seq),
+        )
+        seq = Seq(after_seq)
+        for seq, partition, offset, next_offset, epoch, size_bytes in rows:
+            position = Position(Offset(next_offset), Epoch(epoch))
+            yield IndexEntry(repository, Seq(seq), Partition(partition), Offset(offset), position, size_bytes)
+        while (entry := self._entries.get((repository, Seq(seq + 1)))) is not None:
+            yield entry
+            seq = entry.seq
+
+    # ---- the file
+
+    def _open(self) -> sqlite3.Connection:
+        if not self._path.exists():
+            return self._make()
+        connection = self._connect()
+        known = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+        if known != self._meta():
+            connection.close()
+            self._remove()
+            return self._make()
+        return connection
+
+    def _make(self) -> sqlite3.Connection:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.touch(mode=0o600)
+            connection = self._connect()
+            connection.execute("BEGIN")
+            for statement in _TABLES:
+                connection.execute(statement)
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", self._meta().items())
+            connection.execute("COMMIT")
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(
+                "index.uncreatable",
+                "the log agent's index cannot be made",
+                path=str(self._path),
+                reason=str(error),
+            ) from error
+        return connection
+
+    def _meta(self) -> dict[str, str]:
+        return {"log_id": self._log_id, "schema": str(SCHEMA)}
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")  # whole after a power cut, if not the newest
+        return connection
+
+    def _remove(self) -> None:
+        for suffix in _SIDE_FILES:
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+    def _select(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except sqlite3.Error:
+            with suppress(sqlite3.Error):  # the failure that led here is the one to report
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _write(self) -> None:
+        execute = self._connection.executemany
+        execute(
+            "INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)", map(_row, self._entries.values())
+        )
+        execute(
+            "INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (_head_row(repository, *value) for repository, value in self._heads.items()),
+        )
+        execute(
+            "INSERT OR REPLACE INTO parked VALUES (?, ?, ?)",
+            ((bytes.fromhex(repository), *value) for repository, value in self._parked.items()),
+        )
+        execute(
+            "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?)",
+            (
+                (partition, position.offset, position.epoch, tail)
+                for partition, (position, tail) in self._positions.items()
+            ),
+        )
+
+    def _judge(self, error: sqlite3.Error) -> None:
+        """Go on after a full or read-only disk; give the file up after anything else."""
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        is_harmless = code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR}
+        if not is_harmless or self.pending > MAX_PENDING:
+            raise self._failure(error) from error
+
+    def _failure(self, error: sqlite3.Error) -> TransientError:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}:
+            self._remove()  # the next life makes it from the log
+        return TransientError("index.failed", "the log agent's index cannot be used", reason=str(error))
+
+
+def _id(data: object) -> RepoId:
+    return RepoId(data.hex() if isinstance(data, bytes) else "")
+
+
+def _row(entry: IndexEntry) -> tuple[object, ...]:
+    return (
+        bytes.fromhex(entry.repository),
+        entry.seq,
+        entry.partition,
+        entry.offset,
+        entry.position.offset,
+        entry.position.epoch,
+        entry.size_bytes,
+    )
+
+
+def _head_row(repository: RepoId, partition: Partition, head: RepoHead) -> tuple[object, ...]:
+    return (
+        bytes.fromhex(repository),
+        partition,
+        head.seq,
+        bytes.fromhex(head.digest),
+        head.position.offset,
+        head.position.epoch,
+        head.is_created,
+        head.is_deleted,
+    )
+
+
+def _head(seq: int, digest: bytes, offset: int, epoch: int, is_created: int, is_deleted: int) -> RepoHead:
+    return RepoHead(
+        seq=Seq(seq),
+        digest=Digest(digest.hex()),
+        position=Position(Offset(offset), Epoch(epoch)),
+        is_created=bool(is_created),
+        is_deleted=bool(is_deleted),
+    )

@@ -1,0 +1,249 @@
+"""What this host's log agent has read: the folds of catalogue, partitions and fleet state.
+
+Everything here happens in the event loop's thread, in the order in which records are delivered.
+
+Promises: a message counts here iff the acceptance rule says so, our own only once it was read back; what the
+index holds is what was folded. A record that cannot be read parks its repository and nothing else.
+Does not: append, or read the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hgfleet.adapters.agent_index import AgentIndex, IndexEntry, PartitionState
+from hgfleet.errors import PoisonError
+from hgfleet.model.acceptance import PartitionReader, RepoHead, Verdict
+from hgfleet.model.catalogue import Catalogue
+from hgfleet.model.fleet import FleetView
+from hgfleet.model.ids import CATALOGUE, START, Epoch, Offset, Partition, Position, RepoId, Seq
+from hgfleet.model.message import Message, Topic, decode_message
+from hgfleet.model.settlement import Appends, Settled
+from hgfleet.ports.replication_log import Record
+from hgfleet.replication.agent_log_io import Place
+from hgfleet.runtime import clock
+
+CATALOGUE_PLACE: Place = (Topic.CATALOGUE, Partition(0))
+STATE_PLACE: Place = (Topic.STATE, Partition(0))
+FLUSH_MESSAGES = 1000
+DAMAGED_VALUE = "damaged"  # stands for a state value that is not JSON: no reader takes it for anything
+
+logger = logging.getLogger("hgfleet.replication.agent_view")
+
+Advance = Callable[[RepoId, Seq, Partition], None]
+Settle = Callable[[Place, Settled], None]
+
+
+@dataclass(slots=True)
+class Listeners:
+    """Who hears of what was folded."""
+
+    on_advance: list[Advance] = field(default_factory=list)
+    on_settled: list[Settle] = field(default_factory=list)
+
+
+class AgentView:
+    """The agent's state as folded from the log."""
+
+    def __init__(self, partitions: int, index: AgentIndex, known: Mapping[Partition, PartitionState]) -> None:
+        """Begin where the index ends; catalogue and state topic are small and read from their start."""
+        self._index = index
+        self.catalogue = Catalogue()
+        self.fleet = FleetView()
+        self.readers = {
+            Partition(number): _make_reader(known.get(Partition(number))) for number in range(partitions)
+        }
+        self.appends = {place: Appends() for place in [CATALOGUE_PLACE, *map(pushdata, self.readers)]}
+        self.listeners = Listeners()
+        self.state_offset = Offset(0)
+        self._partition_by_repository = {
+            repository: partition for partition, reader in self.readers.items() for repository in reader.heads
+        }
+        self._changed = asyncio.Event()
+        self._flushed_at = clock.monotonic()
+
+    # ---- questions
+
+    def positions(self) -> dict[Place, Offset]:
+        """Return the next offset to fold of every place."""
+        positions = {pushdata(number): reader.position.offset for number, reader in self.readers.items()}
+        positions[CATALOGUE_PLACE] = self.catalogue.position.offset
+        positions[STATE_PLACE] = self.state_offset
+        return positions
+
+    def partition_of(self, repository: RepoId) -> Partition | None:
+        """Return where the repository's messages are, None while nothing is known of it."""
+        recorded = self.catalogue.partition_of(repository)
+        return self._partition_by_repository.get(repository) if recorded is None else recorded
+
+    def head(self, repository: RepoId) -> RepoHead:
+        """Return the end of a repository's sequence, CATALOGUE included."""
+        if repository == CATALOGUE:
+            return self.catalogue.head
+        partition = self.partition_of(repository)
+        return RepoHead() if partition is None else self.readers[partition].head(repository)
+
+    def place_of(self, repository: RepoId) -> Place | None:
+        """Return the place where the repository's messages go."""
+        if repository == CATALOGUE:
+            return CATALOGUE_PLACE
+        partition = self.partition_of(repository)
+        return None if partition is None else pushdata(partition)
+
+    def find(self, repository: RepoId, after_seq: int, max_bytes: int) -> list[IndexEntry]:
+        """Return where messages after a seq lie."""
+        return self._index.find(repository, after_seq, max_bytes)
+
+    async def until(self, condition: Callable[[], bool], timeout_seconds: float | None = None) -> bool:
+        """Wait until the condition holds after something was folded; False on time-out."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while not condition():
+                    await self._changed.wait()
+        except TimeoutError:
+            return condition()
+        return True
+
+    # ---- folding
+
+    def take(self, place: Place, records: Sequence[Record]) -> None:
+        """Fold records of one place."""
+        topic, partition = place
+        if topic is Topic.STATE:
+            self._take_state(records)
+        elif topic is Topic.CATALOGUE:
+            self._take_catalogue(records)
+        else:
+            self._take_pushdata(partition, records)
+        self._wake()
+
+    def flush(self) -> None:
+        """Write the index."""
+        self._index.flush()
+        self._flushed_at = clock.monotonic()
+
+    def flush_if_due(self, seconds: float) -> None:
+        """Write the index when much waits, or something does for so long."""
+        is_old = clock.monotonic() - self._flushed_at >= seconds
+        if self._index.pending >= FLUSH_MESSAGES or (is_old and self._index.has_pending):
+            self.flush()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _take_state(self, records: Sequence[Record]) -> None:
+        for record in records:
+            key, value = parse_state(record)
+            self.fleet.take(key, value, record.offset)
+            self.state_offset = record.next_offset
+
+    def _take_catalogue(self, records: Sequence[Record]) -> None:
+        was_parked = bool(self.catalogue.parked)
+        for record in records:
+            message = _decode(record)
+            if isinstance(message, PoisonError):
+                self.catalogue.take_unreadable(record.next_offset, str(message))
+                continue
+            verdict = self.catalogue.take(message, record.next_offset)
+            if verdict in {Verdict.COUNTS, Verdict.EPOCH}:
+                self._note(CATALOGUE_PLACE, record, self.catalogue.head, message)
+            self._settle(CATALOGUE_PLACE, message, verdict, self.catalogue.newest_epoch)
+        if self.catalogue.parked and not was_parked:
+            _log_parked(CATALOGUE, Partition(0), self.catalogue.parked)
+
+    def _take_pushdata(self, partition: Partition, records: Sequence[Record]) -> None:
+        reader = self.readers[partition]
+        for record in records:
+            message = _decode(record)
+            if isinstance(message, PoisonError):
+                self._take_unreadable(partition, record, message)
+                continue
+            repository = message.envelope.repository
+            was_parked = repository in reader.parked
+            verdict = reader.take(message, record.next_offset)
+            if verdict is Verdict.COUNTS:
+                self._partition_by_repository[repository] = partition
+                self._index.note_head(repository, partition, reader.head(repository))
+                self._note(pushdata(partition), record, reader.head(repository), message)
+            elif verdict is Verdict.PARKED and not was_parked:
+                self._note_parked(partition, repository)
+            self._settle(pushdata(partition), message, verdict, reader.epoch)
+        self._index.note_position(partition, reader.position, tail_of(records[-1]))
+        self.flush_if_due(seconds=1e9)
+
+    def _take_unreadable(self, partition: Partition, record: Record, error: PoisonError) -> None:
+        repository, epoch = error.context.get("repository"), error.context.get("epoch")
+        logger.error(
+            "log.unreadable-record",
+            extra={"partition": partition, "offset": record.offset, "reason": str(error)},
+        )
+        named = RepoId(repository) if isinstance(repository, str) else None
+        number = Epoch(epoch) if isinstance(epoch, int) else None
+        verdict = self.readers[partition].take_unreadable(record.next_offset, str(error), named, number)
+        if verdict is Verdict.PARKED and named is not None:
+            self._note_parked(partition, named)
+
+    def _note_parked(self, partition: Partition, repository: RepoId) -> None:
+        reason = self.readers[partition].parked[repository]
+        self._index.note_parked(repository, partition, reason)
+        _log_parked(repository, partition, reason)
+
+    def _note(self, place: Place, record: Record, head: RepoHead, message: Message) -> None:
+        envelope = message.envelope
+        position = Position(record.next_offset, head.position.epoch)
+        entry = IndexEntry(
+            envelope.repository, head.seq, place[1], record.offset, position, len(record.value)
+        )
+        self._index.note_message(entry)
+        for listener in self.listeners.on_advance:
+            listener(envelope.repository, head.seq, place[1])
+
+    def _settle(self, place: Place, message: Message, verdict: Verdict, epoch: Epoch) -> None:
+        for settled in self.appends[place].observe(message, verdict, epoch):
+            for listener in self.listeners.on_settled:
+                listener(place, settled)
+
+
+def pushdata(partition: Partition) -> Place:
+    """Return the place of a partition of pushdata."""
+    return Topic.PUSHDATA, partition
+
+
+def parse_state(record: Record) -> tuple[str, Any]:
+    """Return a state record's key and value; None: the key was removed."""
+    key = record.key.decode("utf-8", "replace")
+    if not record.value:
+        return key, None
+    try:
+        return key, json.loads(record.value)
+    except (ValueError, RecursionError):
+        return key, DAMAGED_VALUE
+
+
+def tail_of(record: Record) -> str:
+    """Return what tells a record from any other that could come to lie at its offset."""
+    return f"{record.offset}:{record.at!r}:{zlib.crc32(record.value)}"
+
+
+def _make_reader(state: PartitionState | None) -> PartitionReader:
+    if state is None:
+        return PartitionReader(START)
+    return PartitionReader(state.position, state.heads, state.parked)
+
+
+def _decode(record: Record) -> Message | PoisonError:
+    try:
+        return decode_message(record.value)
+    except PoisonError as error:
+        return error
+
+
+def _log_parked(repository: RepoId, partition: Partition, reason: str) -> None:
+    logger.error("log.parked", extra={"repository": repository, "partition": partition, "reason": reason})

@@ -1,0 +1,205 @@
+"""The log agent of one host: the only process there that holds a client of the replication log.
+
+It reads the log to its end, listens, and where this host may lead becomes the primary's agent. Sessions,
+appliers and commands talk to it over a Unix socket. docs/design/log-agent.md tells how the parts fit.
+
+Promises: nothing is answered before the log was read to the end that it had when the agent started; SIGTERM
+and SIGINT end it after what is under way; a part that dies ends the whole agent, and its next life begins
+from the log.
+Does not: read configuration, configure logging or open the log (cli).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from hgfleet.adapters.agent_index import AgentIndex, PartitionState
+from hgfleet.errors import ConfigError
+from hgfleet.model.ids import Offset, Partition
+from hgfleet.model.message import Topic
+from hgfleet.ports.replication_log import ReplicationLog
+from hgfleet.replication.agent_appends import AppendDesk
+from hgfleet.replication.agent_catalogue import CatalogueDesk
+from hgfleet.replication.agent_log_io import LogIo, Place
+from hgfleet.replication.agent_parts import AgentOptions, AgentParts
+from hgfleet.replication.agent_primary import Candidate, Primary
+from hgfleet.replication.agent_requests import Requests
+from hgfleet.replication.agent_server import AgentServer
+from hgfleet.replication.agent_view import AgentView, pushdata, tail_of
+from hgfleet.replication.agent_visibility import VisibilityDesk
+from hgfleet.runtime.lifecycle import STOP_SIGNALS
+
+FLUSH_SECONDS = 0.5
+POOL_THREADS = 6
+STOP_GRACE_SECONDS = 3.0  # for requests under way; clients of a cut one ask the next life
+
+logger = logging.getLogger("hgfleet.replication.log_agent")
+
+
+async def run_log_agent(options: AgentOptions, stop: asyncio.Event | None = None) -> None:
+    """Run until a stop signal, or until `stop` is set (then signals are left alone).
+
+    Raises ConfigError when it cannot start, and what ended it otherwise.
+    """
+    with _only_agent(options), _index(options) as (index, known), ThreadPoolExecutor(POOL_THREADS) as pool:
+        view = AgentView(options.log.partitions(Topic.PUSHDATA), index, known)
+        async with _log_io(options, view) as io:
+            await _catch_up(options.log, view, io, pool)
+            parts = _assemble(options, view, io, pool)
+            await _serve(parts, stop or _stop_on_signals())
+
+
+def _assemble(options: AgentOptions, view: AgentView, io: LogIo, pool: ThreadPoolExecutor) -> AgentParts:
+    desk = AppendDesk(io, view, options.host)
+    candidate = Candidate(options.host, options.may_lead, options.takes_over)
+    primary = Primary(candidate, io, view, desk)
+    return AgentParts(
+        options=options,
+        view=view,
+        io=io,
+        desk=desk,
+        primary=primary,
+        catalogue_desk=CatalogueDesk(view, desk, primary, options.faults),
+        visibility=VisibilityDesk(view),
+        pool=pool,
+    )
+
+
+async def _serve(parts: AgentParts, stop: asyncio.Event) -> None:
+    """Serve until told to stop, or until a part fails."""
+    server = AgentServer(parts.options.socket_path, Requests(parts))
+    await server.start()
+    leading = asyncio.create_task(parts.primary.run())
+    flushing = asyncio.create_task(_flush_regularly(parts.view))
+    stopping = asyncio.create_task(stop.wait())
+    logger.info("agent.listening", extra={"socket": str(parts.options.socket_path)})
+    try:
+        await _until_one_ends(stopping, leading, flushing, parts.io.failed)
+    finally:
+        await server.stop(STOP_GRACE_SECONDS)
+        parts.catalogue_desk.close()
+        parts.desk.close()
+        for task in (leading, flushing, stopping):
+            task.cancel()
+
+
+async def _until_one_ends(
+    stopping: asyncio.Task[Any], leading: asyncio.Task[None], *vital: asyncio.Future[None]
+) -> None:
+    """Wait for the stop; raise what a part died of. `leading` may end well: then the agent is a standby."""
+    watched: set[asyncio.Future[Any]] = {stopping, leading, *vital}
+    while not stopping.done():
+        done, watched = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        for future in done:
+            future.result()
+
+
+async def _flush_regularly(view: AgentView) -> None:
+    while True:
+        await view.until(lambda: False, FLUSH_SECONDS)
+        view.flush_if_due(FLUSH_SECONDS)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+# ---- starting
+
+
+@contextmanager
+def _only_agent(options: AgentOptions) -> Iterator[None]:
+    """Keep a second agent away from this host's index and socket; ConfigError `log.agent-running`."""
+    path = options.index_path.with_name(f"{options.index_path.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        _lock(descriptor, path)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ConfigError("log.agent-running", "a log agent runs here already", path=str(path)) from error
+
+
+@contextmanager
+def _index(options: AgentOptions) -> Iterator[tuple[AgentIndex, Mapping[Partition, PartitionState]]]:
+    """Open the index; forget it when the log is not the one it was made from, or was cut behind it."""
+    index = AgentIndex(options.index_path, options.log_id)
+    known = index.load()
+    if not all(_is_level(options.log, partition, state) for partition, state in known.items()):
+        logger.warning("index.rebuilt", extra={"reason": "the log is not the one that was indexed"})
+        index.reset()
+        known = {}
+    _check_start(options.log, known)
+    try:
+        yield index, known
+    finally:
+        index.close()
+
+
+def _is_level(log: ReplicationLog, partition: Partition, state: PartitionState) -> bool:
+    """Tell whether the last record that was read still lies where it was."""
+    last = Offset(int(state.tail.partition(":")[0]))
+    place = pushdata(partition)
+    if partition >= log.partitions(Topic.PUSHDATA) or log.end_offset(*place) < state.position.offset:
+        return False
+    if last < log.first_offset(*place):
+        return True
+    records = log.read(*place, last, 1)
+    return bool(records) and tail_of(records[0]) == state.tail
+
+
+def _check_start(log: ReplicationLog, known: Mapping[Partition, PartitionState]) -> None:
+    """Refuse to begin behind the log's start: what was there can't be told from the rest."""
+    for number in range(log.partitions(Topic.PUSHDATA)):
+        partition = Partition(number)
+        offset = known[partition].position.offset if partition in known else Offset(0)
+        if offset < log.first_offset(*pushdata(partition)):
+            raise ConfigError(
+                "log.overrun", "the log begins behind what this host has read", partition=partition
+            )
+
+
+@asynccontextmanager
+async def _log_io(options: AgentOptions, view: AgentView) -> AsyncIterator[LogIo]:
+    io = LogIo(options.log, view.positions(), view.take)
+    io.start()
+    try:
+        yield io
+    finally:
+        await asyncio.to_thread(io.stop)
+
+
+async def _catch_up(log: ReplicationLog, view: AgentView, io: LogIo, pool: ThreadPoolExecutor) -> None:
+    """Read everything that is there now. Raises TransientError when the log cannot be read."""
+    loop = asyncio.get_running_loop()
+    ends: dict[Place, Offset] = {}
+    for place in view.positions():
+        ends[place] = await loop.run_in_executor(pool, log.end_offset, *place)
+
+    def is_level() -> bool:
+        return all(view.positions()[place] >= end for place, end in ends.items())
+
+    reading: asyncio.Future[bool] = asyncio.create_task(view.until(is_level))
+    watched: set[asyncio.Future[Any]] = {reading, io.failed}
+    await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+    if io.failed.done():
+        reading.cancel()
+        io.failed.result()
