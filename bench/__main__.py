@@ -14,12 +14,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.pushing import measure_pushes
+from bench.reading import measure_reading
+from bench.replicating import measure_applying, measure_catching_up, measure_exposure
 from bench.report import format_markdown, format_table, from_json, to_json
 from bench.series import Row
 from bench.setting import Setting
 
 MEASUREMENTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "push": measure_pushes,
+    "expose": measure_exposure,
+    "apply": measure_applying,
+    "catch-up": measure_catching_up,
+    "read": measure_reading,
 }
 _RUNS = 21
 _QUICK_RUNS = 3
