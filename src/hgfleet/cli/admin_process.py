@@ -10,7 +10,6 @@ Does not: change anything, or answer for other hosts.
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,8 +45,9 @@ def start_admin(config_path: Path, stop: threading.Event) -> Iterator[None]:
 
 def _keep(config_path: Path, stop: threading.Event, ended: threading.Event) -> None:
     """Restart the process whenever it ends. It dies with this thread, so this thread waits for it."""
-    arguments = [sys.executable, "-P", "-m", "hgfleet.cli.process", "admin"]
-    program = Program([*arguments, "--config", str(config_path), "--name", "admin"])
+    from hgfleet.cli.process import PYTHON_MODULE
+
+    program = Program([*PYTHON_MODULE, "admin", "--config", str(config_path), "--name", "admin"])
     backoff = Backoff(0.2, 5.0)
     while not (stop.is_set() or ended.is_set()):
         try:

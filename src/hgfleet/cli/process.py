@@ -11,9 +11,11 @@ Does not: restart anything (the supervisor or the service manager does).
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import structlog
@@ -25,6 +27,8 @@ from hgfleet.errors import FleetError
 from hgfleet.model.ids import HostName
 from hgfleet.runtime.faults import Faults, faults_from_environment
 from hgfleet.runtime.observability import configure_logging
+
+PYTHON_MODULE = (sys.executable, "-P", "-m", "hgfleet.cli.process")  # the command that runs this module
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,36 @@ class Start:
     def faults(self) -> Faults:
         """Crash points for tests."""
         return faults_from_environment(self.config.testing.allow_faults)
+
+
+def run_log_agent_process(start: Start) -> int:
+    """Run the log agent on the log that the configuration names."""
+    import asyncio
+
+    from hgfleet.adapters.directory_blobs import DirectoryBlobs
+    from hgfleet.adapters.sqlite_log import open_or_create_sqlite_log
+    from hgfleet.replication.agent_parts import AgentOptions
+    from hgfleet.replication.log_agent import run_log_agent
+
+    config, layout = start.config, start.layout
+    log = open_or_create_sqlite_log(config.log.path, config.log.partitions)
+    options = AgentOptions(
+        socket_path=layout.agent_socket,
+        host=layout.primary.name,
+        index_path=layout.primary.log_index,
+        log=log,
+        log_id=log.log_id,
+        blobs=DirectoryBlobs(config.blobs.path),
+        append_deadline_seconds=config.push.append_deadline_seconds,
+        inline_limit_bytes=config.log.inline_limit_bytes,
+        release=version("hgfleet"),
+        faults=start.faults,
+    )
+    try:
+        asyncio.run(run_log_agent(options))
+    finally:
+        log.close()
+    return 0
 
 
 def run_sessions_process(start: Start) -> int:
@@ -103,6 +137,74 @@ def run_ssh_process(start: Start) -> int:
     return run_ssh_front(options, TomlDirectory(config.directory.path))
 
 
+def run_applier_process(start: Start) -> int:
+    """Run a mirror's applier; it starts its workers by this module's own role for them."""
+    from hgfleet.replication.applier import ApplierOptions, run_applier
+    from hgfleet.runtime.lifecycle import stop_on_signals
+
+    config, host = start.config, start.host
+    worker = (*PYTHON_MODULE, "apply-worker", "--config", str(start.config_path))
+    options = ApplierOptions(
+        host=host.name,
+        repositories=host.repositories,
+        spool=host.spool,
+        catalogue=host.catalogue,
+        serving=host.serving,
+        agent_socket=start.layout.agent_socket,
+        worker_command=(*worker, "--mirror", host.name, "--name", f"apply-worker-{host.name}"),
+        worker_environment=os.environ,
+        workers=config.mirrors.apply_workers,
+        self_stale_seconds=config.membership.self_stale_seconds,
+        release=version("hgfleet"),
+        faults=start.faults,
+    )
+    run_applier(options, stop_on_signals())
+    return 0
+
+
+def run_web_process(start: Start) -> int:
+    """Run a mirror's web workers, which import Mercurial."""
+    from hgfleet.cli.addresses import has_proxy, mirror_addresses, ssh_address
+    from hgfleet.web.options import SiteOptions, WebOptions
+    from hgfleet.web.server import run_web
+
+    config, host = start.config, start.host
+    [address] = [mirror for mirror in mirror_addresses(config) if mirror.name == host.name]
+    proxies = ("127.0.0.0/8", "::1/128") if has_proxy(config) else ()
+    site = SiteOptions(
+        repositories=host.repositories,
+        catalogue=host.catalogue,
+        serving=host.serving,
+        host=host.name,
+        base_url=config.base_url,
+        ssh_url=f"ssh://{ssh_address(config)}",
+        site_name=config.site.name,
+        trusted_proxies=(*config.http.trusted_proxies, *proxies),
+    )
+    options = WebOptions(
+        site=site,
+        address=address.address,
+        port=address.port,
+        certificate=config.http.certificate,
+        key=config.http.key,
+        workers=config.http.workers,
+        threads=config.http.threads,
+        graceful_timeout_seconds=config.http.graceful_timeout_seconds,
+    )
+    run_web(options)
+    return 0
+
+
+def run_redirect_process(start: Start) -> int:
+    """Run the plain port of a fleet with one mirror."""
+    from hgfleet.web.options import RedirectOptions
+    from hgfleet.web.redirect import run_redirect
+
+    http = start.config.http
+    run_redirect(RedirectOptions(address=http.bind, port=http.http_port, base_url=start.config.base_url))
+    return 0
+
+
 def run_apply_worker_process(start: Start) -> int:
     """Run one of an applier's workers, which imports Mercurial."""
     from hgfleet.hgext.apply_worker import ApplyWorkerOptions, run_apply_worker
@@ -143,8 +245,12 @@ def run_admin_process(start: Start) -> int:
 
 
 ROLES: dict[str, Callable[[Start], int]] = {
+    "log-agent": run_log_agent_process,
     "sessions": run_sessions_process,
     "ssh": run_ssh_process,
+    "applier": run_applier_process,
+    "web": run_web_process,
+    "redirect": run_redirect_process,
     "apply-worker": run_apply_worker_process,
     "coordinator": run_coordinator_process,
     "admin": run_admin_process,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -19,6 +18,7 @@ import hgfleet
 from hgfleet.adapters.hgrc_render import without_mercurial_settings
 from hgfleet.cli.addresses import MirrorAddress, has_proxy, mirror_addresses, reachable
 from hgfleet.cli.probes import has_ssh_banner, http_status, is_agent_serving, is_answering
+from hgfleet.cli.process import PYTHON_MODULE
 from hgfleet.cli.supervisor import Service
 from hgfleet.config.layout import PRIMARY, FleetLayout
 from hgfleet.errors import ConfigError
@@ -110,8 +110,7 @@ class _Maker:
 
     def _python(self, role: str, host: str, is_ready: Callable[[], bool], *, stage: int) -> Service:
         name = role if host == ALL else f"{role}-{host}"
-        arguments = [sys.executable, "-P", "-m", "hgfleet.cli.process", role]
-        arguments += ["--config", str(self._layout.effective_config), "--name", name]
+        arguments = [*PYTHON_MODULE, role, "--config", str(self._layout.effective_config), "--name", name]
         if host not in {ALL, PRIMARY}:
             arguments += ["--mirror", host]
         return Service(name, role, host, arguments, self._environment, is_ready, stage)

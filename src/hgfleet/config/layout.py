@@ -45,6 +45,11 @@ class HostLayout:
         """The mirror's stage and lease."""
         return self.directory / "serving.json"
 
+    @property
+    def log_index(self) -> Path:
+        """What the host's log agent knows of the log; derived and rebuildable."""
+        return self.directory / "log-index.sqlite"
+
     def repository(self, repository: RepoId) -> Path:
         """Return the link to the generation in use of a repository."""
         return self.repositories / repository / "current"
