@@ -8,7 +8,7 @@
 
 Promises: reads need nothing but this host's files. Nothing that a client sends is answered with 500: what was
 asked wrongly is told apart from what fails in here, and the latter is logged with an id that the client sees.
-Writes are refused before their data is read. Each request leaves one log line.
+Writes are refused before their data is looked at. Each request leaves one log line.
 Does not: listen (web.server) or expose anything (replication).
 """
 
@@ -30,7 +30,7 @@ from hgfleet.web.index import Index, parse_listing
 from hgfleet.web.options import SiteOptions
 from hgfleet.web.repositories import Repositories
 from hgfleet.web.repository_service import RepositoryService
-from hgfleet.web.requests import Request, parse_networks, parse_request
+from hgfleet.web.requests import Request, parse_networks, parse_request, read_to_end
 from hgfleet.web.static import StaticFiles
 
 _log = structlog.stdlib.get_logger("hgfleet.web")
@@ -84,6 +84,8 @@ class Application:
                 return () if request.method == "HEAD" else body
             answer = body
         sent = answer.send(start)
+        if request.method == "POST" and not answer.status.startswith("200"):
+            return read_to_end(request.environ, sent)
         return () if request.method == "HEAD" else sent
 
     def _dispatch(self, request: Request, start: StartResponse, line: _Line) -> Answer | Iterable[bytes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from hgfleet.errors import RejectedError
 from hgfleet.web import arguments
 
 MAX_BODY_BYTES = 16 * 1024 * 1024  # arguments of a wire command: 400,000 changeset ids
+MAX_DISCARDED_BYTES = 256 * 1024 * 1024  # of a refused push; a larger one is cut off
+_CHUNK_BYTES = 256 * 1024
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -87,6 +89,17 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def read_to_end(environ: dict[str, Any], answer: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the answer, then take what the client still sends: hg reads no answer before it has sent all."""
+    yield from answer
+    remaining = MAX_DISCARDED_BYTES
+    while remaining > 0:
+        chunk = environ["wsgi.input"].read(min(remaining, _CHUNK_BYTES))
+        if not chunk:
+            return
+        remaining -= len(chunk)
 
 
 def read_body(environ: dict[str, Any]) -> bytes:
