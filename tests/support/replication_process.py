@@ -1,0 +1,89 @@
+"""One process of a small fleet: `python -m tests.support.replication_process ROLE DIRECTORY [HOST]`.
+
+The real log agent, coordinator or applier on files below DIRECTORY, without configuration file or supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from hgfleet.model.ids import HostName
+from hgfleet.runtime.faults import faults_from_environment
+from hgfleet.runtime.lifecycle import stop_on_signals
+from hgfleet.runtime.observability import configure_logging
+
+LEASE_SECONDS = 2.0
+SELF_STALE_SECONDS = 1.0
+WORKER = "from hgfleet.hgext.apply_worker import *; run_apply_worker(ApplyWorkerOptions({host!r}, True))"
+
+
+def main() -> None:
+    """Run the role until SIGTERM."""
+    role, directory = sys.argv[1], Path(sys.argv[2])
+    configure_logging(role, "debug" if role == "coordinator" else "info")
+    if role == "log-agent":
+        _run_log_agent(directory)
+    elif role == "coordinator":
+        _run_coordinator(directory)
+    else:
+        _run_applier(directory, HostName(sys.argv[3]))
+
+
+def _run_log_agent(directory: Path) -> None:
+    from hgfleet.adapters.directory_blobs import DirectoryBlobs
+    from hgfleet.adapters.sqlite_log import open_or_create_sqlite_log
+    from hgfleet.replication.agent_parts import AgentOptions
+    from hgfleet.replication.log_agent import run_log_agent
+
+    log = open_or_create_sqlite_log(directory / "log.sqlite")
+    options = AgentOptions(
+        socket_path=directory / "agent.sock",
+        host=HostName("primary"),
+        index_path=directory / "index.sqlite",
+        log=log,
+        log_id=log.log_id,
+        blobs=DirectoryBlobs(directory / "blobs"),
+        faults=faults_from_environment(is_allowed=True),
+    )
+    asyncio.run(run_log_agent(options))
+
+
+def _run_coordinator(directory: Path) -> None:
+    from hgfleet.replication.coordinator import CoordinatorOptions, run_coordinator
+
+    options = CoordinatorOptions(
+        host=HostName("primary"),
+        agent_socket=directory / "agent.sock",
+        lease_seconds=LEASE_SECONDS,
+        floor=1,
+        faults=faults_from_environment(is_allowed=True),
+    )
+    run_coordinator(options, stop_on_signals())
+
+
+def _run_applier(directory: Path, host: HostName) -> None:
+    from hgfleet.replication.applier import ApplierOptions, run_applier
+
+    home = directory / host
+    home.mkdir(exist_ok=True)
+    options = ApplierOptions(
+        host=host,
+        repositories=home / "repos",
+        spool=home / "spool",
+        catalogue=home / "catalogue.sqlite",
+        serving=home / "serving.json",
+        agent_socket=directory / "agent.sock",
+        worker_command=(sys.executable, "-c", WORKER.format(host=str(host))),
+        worker_environment=dict(os.environ),
+        self_stale_seconds=SELF_STALE_SECONDS,
+        removal_grace_seconds=0.3,
+        faults=faults_from_environment(is_allowed=True),
+    )
+    run_applier(options, stop_on_signals())
+
+
+if __name__ == "__main__":
+    main()
