@@ -124,7 +124,7 @@ class _Server(asyncssh.SSHServer):
     def connection_made(self, conn: Any) -> None:
         self.connection = conn
         if not self._front.admit_connection(self):
-            _log.warning("ssh_connections_full", extra={"client_address": client_address(conn)})
+            _log.warning("ssh.connections-full", extra={"client_address": client_address(conn)})
             conn.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -201,7 +201,7 @@ class _Session(asyncssh.SSHServerSession[bytes]):
             status = await self._front.reception.receive(self._visit(), self._streams)
             await self._streams.wait_drained(DRAIN_SECONDS)
         except Exception:
-            _log.exception("visit_failed")
+            _log.exception("ssh.visit-failed")
             self._streams.tell("abort: internal error")
         finally:
             if not self._channel.is_closing():

@@ -126,7 +126,7 @@ class Children:
             sys.stdout.flush()
             sys.stderr.flush()
         except BaseException:
-            _log.exception("session_crashed", extra=job.description)
+            _log.exception("session.crashed", extra=job.description)
         finally:
             os._exit(status)
 

@@ -84,14 +84,14 @@ class SessionServer:
         """Serve until a stop signal; return 0."""
         self._watch_signals()
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        _log.info("sessions_ready", extra={"socket": str(self._options.socket)})
+        _log.info("sessions.ready", extra={"socket": str(self._options.socket)})
         while not self._is_stopping or len(self._children):
             for key, _ in self._selector.select(_TICK_SECONDS):
                 key.data()
             self._tick()
         for connection in list(self._connections):
             self._drop(connection)
-        _log.info("sessions_stopped")
+        _log.info("sessions.stopped")
         return 0
 
     # ---- set-up
@@ -150,8 +150,9 @@ class SessionServer:
         child = self._children.of(connection)
         if child is None:
             self._drop(connection)
-        else:
-            self._unregister(connection)
+            return
+        self._unregister(connection)
+        if child.description["op"] == "serve":  # a catch-up is finished even when nobody waits for it
             self._children.hang_up(child, self._options.hangup_grace_seconds)
 
     def _unregister(self, connection: Connection) -> None:
@@ -201,7 +202,7 @@ class SessionServer:
 
     def _tick(self) -> None:
         for child in self._children.enforce():
-            _log.error("session_overdue", extra={"pid": child.pid, **child.description})
+            _log.error("session.overdue", extra={"pid": child.pid, **child.description})
         for child, status in self._children.reap():
             self._report_end(child, status)
         too_old = clock.monotonic() - _REQUEST_SECONDS
@@ -212,7 +213,7 @@ class SessionServer:
     def _report_end(self, child: Child, status: int) -> None:
         seconds = round(clock.now() - child.started_at, 3)
         fields = {"pid": child.pid, "exit": status, "duration_seconds": seconds, **child.description}
-        _log.info("session_ended", extra=fields)
+        _log.info("session.ended", extra=fields)
         self._jobs.clean_up(child.pid)
         if child.description["op"] == "serve":
             child.connection.send({"ok": True, "exit": status})

@@ -85,7 +85,7 @@ class Session:
         except Exception:  # the outermost frame: the client gets a line, the log the traceback
             if _is_client_gone():
                 return _CLIENT_GONE
-            _log.exception("session_failed", extra=self._request.description)
+            _log.exception("session.failed", extra=self._request.description)
             _write(f"abort: internal error, id {self._request.trace}")
             return 70
         return 0
@@ -208,7 +208,7 @@ def _tell(failure: BaseException) -> int:
     reason = (
         failure.strerror if isinstance(failure, OSError) and failure.strerror else "input or output failed"
     )
-    _log.error("session_failed", extra={"reason": str(failure)})
+    _log.error("session.failed", extra={"reason": str(failure)})
     _write(f"abort: {reason}")
     return 75
 

@@ -77,5 +77,5 @@ class Accounts:
         at, account = self._seen.get(name, (0.0, None))
         if account is None or clock.boottime() - at > self._limits.outage_seconds:
             raise error
-        _log.warning("directory_outage", extra={"account": name, "code": error.code, "reason": str(error)})
+        _log.warning("directory.outage", extra={"account": name, "code": error.code, "reason": str(error)})
         return account

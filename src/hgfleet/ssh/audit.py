@@ -32,4 +32,4 @@ class AuditFile:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            _log.error("audit_failed", extra={"path": str(self._path), "reason": error.strerror})
+            _log.error("audit.failed", extra={"path": str(self._path), "reason": error.strerror})

@@ -53,10 +53,10 @@ async def _serve(options: SshFrontOptions, directory: Directory) -> int:
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="ssh") as executor:
         front = AsyncSshFront(options.listen, _make_reception(options, directory, executor))
         port = await front.start()
-        _log.info("ssh_ready", extra={"address": options.listen.bind, "port": port})
+        _log.info("ssh.ready", extra={"address": options.listen.bind, "port": port})
         await stop.wait()
         await front.stop(options.stop_grace_seconds)
-    _log.info("ssh_stopped")
+    _log.info("ssh.stopped")
     return 0
 
 

@@ -100,7 +100,7 @@ class FleetReception:
             status = error.exit_code
         finally:
             fields = record.fields(status)
-            _log.info("session", extra=fields)
+            _log.info("ssh.session", extra=fields)
             self._audit.write(fields)
         return status
 
