@@ -292,6 +292,7 @@ def _nodes_by_phase(repo: Any, changes: PhaseChanges, first_rev: int) -> dict[in
 
 
 def apply_bookmarks(repo: Any, tr: Any, node_by_name: dict[str, Node | None]) -> None:
+    """Move bookmarks; None deletes."""
     changes = [
         (encoding.tolocal(name.encode("utf-8")), to_bin(node) if node else None)
         for name, node in node_by_name.items()

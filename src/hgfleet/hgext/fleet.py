@@ -34,6 +34,7 @@ def uisetup(ui: Any) -> None:
         return
     extensions.wrapfunction(obsolete.obsstore, "add", markers.add)
     extensions.wrapfunction(repair, "deleteobsmarkers", _refuse_deletion)
+    extensions.wrapfunction(repair, "strip", _refuse_strip)
     extensions.wrapfunction(exchange, "unbundle", push_errors.unbundle)
     extensions.wrapfunction(streamclone, "streamed_requirements", _hide_requirement)
     exposed.uisetup(ui)
@@ -69,6 +70,12 @@ def reposetup(ui: Any, repo: Any) -> None:
 def _hide_requirement(orig: Any, repo: Any) -> set[bytes]:
     """Leave our requirement out: a stream clone is a plain repository, which any client reads."""
     return set(orig(repo)) - {REQUIREMENT}
+
+
+def _refuse_strip(orig: Any, ui: Any, repo: Any, *args: Any, **named: Any) -> Any:
+    if getattr(repo, "hgfleet", None) is not None:
+        raise error.Abort(b"strip is refused: copies cannot follow it; %s" % NOTHING_CHANGED.encode())
+    return orig(ui, repo, *args, **named)
 
 
 def _refuse_deletion(orig: Any, store: Any, indices: Any) -> Any:

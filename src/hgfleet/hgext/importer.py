@@ -3,8 +3,8 @@
 All changesets in their order, hidden and secret ones included, with their phases, bookmarks and the raw
 obsmarkers; through the same transaction and the same append as any other push, streamed from end to end.
 
-Promises: the fleet has the whole repository or nothing of it; killed and repeated it starts clean, or finds that
-all is there. The source is only read, and its own configuration is not.
+Promises: the fleet has the whole repository or nothing of it; killed and repeated it starts clean, or finds
+that all is there. The source is only read, and its own configuration is not.
 Does not: create the repository that it fills, or merge into one that has something else.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mercurial import changegroup, encoding, error, hg, scmutil, util
+from mercurial import changegroup, error, hg, scmutil, util
 from mercurial import ui as uimod
 from mercurial.utils import urlutil
 
@@ -141,16 +141,14 @@ def _own_configuration_ignored() -> Iterator[None]:
     """Keep the source's hgrc from loading extensions and hooks into this process."""
     name = "HGRCSKIPREPO"
     before = os.environ.get(name)
-    encoding.environ[name.encode()] = b"1"
     os.environ[name] = "1"
     try:
         yield
     finally:
-        del encoding.environ[name.encode()]
-        os.environ.pop(name)
-        if before is not None:
+        if before is None:
+            del os.environ[name]
+        else:
             os.environ[name] = before
-            encoding.environ[name.encode()] = before.encode()
 
 
 def _check_supported(origin: Any) -> None:

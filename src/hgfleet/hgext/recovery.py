@@ -19,10 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mercurial import error
-
 from hgfleet.errors import FleetError, PoisonError, RejectedError, TransientError
-from hgfleet.hgext import apply, binding, fingerprint, journal, pushlog, seqfile
+from hgfleet.hgext import apply, binding, fingerprint, journal, push_errors, pushlog, seqfile
 from hgfleet.hgext.append import Base
 from hgfleet.hgext.binding import Binding
 from hgfleet.hgext.copies import Copy
@@ -85,7 +83,7 @@ def check_under_lock(repo: Any) -> None:
         bound.base = _current_base(repo, bound)
     except FleetError as exc:
         bound.refusal = exc
-    except (OSError, error.Error) as exc:
+    except (OSError, *push_errors.MISFITS) as exc:
         reason = getattr(exc, "strerror", None) or str(exc)
         bound.refusal = TransientError(
             "copy.failed", "this host's copy could not be brought up to date", why=reason

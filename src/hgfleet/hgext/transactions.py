@@ -198,6 +198,9 @@ def _make_class(base: Any) -> type:  # noqa: C901  # one class; each method is s
             if not binding.of(self).is_applying:
                 super().updatecaches(tr, full, caches)
 
+        def cancopy(self) -> bool:
+            return False  # a clone made by linking files would claim to be the fleet's
+
         def recover(self) -> bool:
             with self.lock():
                 return True
