@@ -83,10 +83,10 @@ class Fleet:
         """Return what `hgfleet up` printed so far."""
         return self._output.read_text(errors="replace")
 
-    def stop(self) -> int:
+    def stop(self, number: int = signal.SIGTERM) -> int:
         """Stop as an operator does and return the exit status."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(number)
         status = self._process.wait(STOP_SECONDS)
         self._process = None
         return status
