@@ -25,20 +25,15 @@ def read_copy(directory: Path) -> dict[str, Any]:
 
 
 def _open(directory: Path) -> Any:
-    from mercurial import extensions, initialization, localrepo
+    from mercurial import extensions, initialization
     from mercurial import ui as uimod
-    from mercurial.repo import factory
+    from mercurial.repo import factory, requirements
 
     initialization.init()
     ui = uimod.ui.load()
     ui.setconfig(b"experimental", b"evolution", b"all")
     extensions.loadall(ui)
-
-    def accept_ours(_ui: Any, supported: set[bytes]) -> None:
-        supported.update(line for line in _requirements(directory) if line.startswith(b"hgfleet"))
-
-    localrepo.featuresetupfuncs.add(accept_ours)
-    accept_ours.__module__ = localrepo.__name__
+    requirements.BASE_SUPPORTED.update(r for r in _requirements(directory) if r.startswith(b"hgfleet"))
     return factory.repository(ui, bytes(directory)).unfiltered()
 
 
@@ -74,17 +69,13 @@ def _seq_fields(directory: Path) -> dict[str, Any]:
 
 
 def _pushes(directory: Path, hexes: list[str]) -> list[dict[str, Any]]:
-    from hgfleet.hgext.pushlog import open_pushlog
+    from hgfleet.hgext.pushlog import Pushlog
 
-    log = open_pushlog(directory / ".hg" / "store")
+    with Pushlog(directory / ".hg" / "store") as log:
+        rows = list(log.range(1, len(log)))
     return [
-        {
-            "id": row.push_id,
-            "user": row.pusher,
-            "date": row.at,
-            "changesets": hexes[row.first_rev : row.end_rev],
-        }
-        for row in log.rows(1, log.count)
+        {"id": r.push_id, "user": r.pusher, "date": r.at, "changesets": hexes[r.first_rev : r.end_rev]}
+        for r in rows
     ]
 
 
