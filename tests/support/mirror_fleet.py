@@ -117,8 +117,19 @@ class Process:
         """Whether a stalled process stands there, or a killing point was used up."""
         return (self.faults / f"{point}.reached").exists() or not (self.faults / point).exists()
 
+    def freeze_at(self, point: str) -> int:
+        """Hold the process that is stalled at a point in its tracks, let others pass; return its pid."""
+        pid = int((self.faults / f"{point}.reached").read_text())
+        os.kill(pid, signal.SIGSTOP)
+        self.disarm(point)
+        return pid
+
+    def text(self) -> str:
+        """Return all that it has logged."""
+        return self._output.read_text(errors="replace") if self._output.exists() else ""
+
     def tail(self) -> str:
-        lines = self._output.read_text(errors="replace").splitlines() if self._output.exists() else []
+        lines = self.text().splitlines()
         return "\n".join([f"==> {self.name}", *lines[-LOG_TAIL_LINES:]])
 
 
