@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 
 from hgfleet.adapters.processes import Program, start
+from hgfleet.cli.fleet import Fleet, Place
 from hgfleet.config.schema import FleetConfig
 from hgfleet.errors import TransientError
 from hgfleet.runtime.retry import Backoff
@@ -31,10 +32,14 @@ _STOP_SECONDS = 3.0
 
 
 @contextmanager
-def start_admin(config_path: Path, stop: threading.Event) -> Iterator[None]:
+def start_admin(config_path: Path, directory: Path, stop: threading.Event) -> Iterator[None]:
     """Keep the admin process running while the block runs; `stop` ends it early."""
+    from hgfleet.cli.process import PYTHON_MODULE
+
+    files = ["--config", str(config_path), "--dir", str(directory)]
+    program = Program([*PYTHON_MODULE, "admin", *files, "--name", "admin"])
     ended = threading.Event()
-    keeper = threading.Thread(target=_keep, args=(config_path, stop, ended), name="admin-keeper")
+    keeper = threading.Thread(target=_keep, args=(program, stop, ended), name="admin-keeper")
     keeper.start()
     try:
         yield
@@ -43,11 +48,8 @@ def start_admin(config_path: Path, stop: threading.Event) -> Iterator[None]:
         keeper.join()
 
 
-def _keep(config_path: Path, stop: threading.Event, ended: threading.Event) -> None:
+def _keep(program: Program, stop: threading.Event, ended: threading.Event) -> None:
     """Restart the process whenever it ends. It dies with this thread, so this thread waits for it."""
-    from hgfleet.cli.process import PYTHON_MODULE
-
-    program = Program([*PYTHON_MODULE, "admin", "--config", str(config_path), "--name", "admin"])
     backoff = Backoff(0.2, 5.0)
     while not (stop.is_set() or ended.is_set()):
         try:
@@ -65,13 +67,12 @@ def _keep(config_path: Path, stop: threading.Event, ended: threading.Event) -> N
             stop.wait(backoff.next_pause())
 
 
-def run_admin(config: FleetConfig, config_path: Path) -> int:
+def run_admin(config: FleetConfig, place: Place) -> int:
     """Serve until told to stop; return the exit status."""
     from gunicorn.app.base import BaseApplication
 
     from hgfleet.adapters.parent_death import die_with_parent
     from hgfleet.cli.admin_app import AdminApp
-    from hgfleet.cli.fleet import Fleet, Place
 
     settings = {
         "bind": _socket_address(config.admin.bind, config.admin.port),
@@ -97,7 +98,7 @@ def run_admin(config: FleetConfig, config_path: Path) -> int:
                     self.cfg.set(name, value)
 
         def load(self) -> Any:
-            return AdminApp(Fleet(Place(config_path), config))
+            return AdminApp(Fleet(place, config))
 
     Listener().run()
     return 0

@@ -29,14 +29,10 @@ CALL_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a fleet's configuration file is, whether it exists or not."""
+    """Where a fleet's configuration file is, whether it exists or not, and its directory."""
 
     config_path: Path
-
-    @property
-    def directory(self) -> Path:
-        """The fleet's directory: that of its configuration file."""
-        return self.config_path.parent
+    directory: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +64,7 @@ def find_place(config: Path | None, directory: Path | None) -> Place:
         config = _path_from("HGFLEET_CONFIG")
         directory = None if config else _path_from("HGFLEET_DIR")
     path = config if config is not None else (directory or DEFAULT_DIRECTORY) / CONFIG_NAME
-    return Place(path.absolute())
+    return Place(path.absolute(), path.absolute().parent)
 
 
 def open_fleet(place: Place) -> Fleet:

@@ -37,6 +37,7 @@ class Start:
 
     config: FleetConfig
     config_path: Path
+    directory: Path
     mirror: HostName | None
 
     @property
@@ -223,7 +224,7 @@ def run_coordinator_process(start: Start) -> int:
 
     stop = stop_on_signals()
     membership = start.config.membership
-    with start_admin(start.config_path, stop):
+    with start_admin(start.config_path, start.directory, stop):
         run_coordinator(
             CoordinatorOptions(
                 host=PRIMARY,
@@ -240,8 +241,9 @@ def run_coordinator_process(start: Start) -> int:
 def run_admin_process(start: Start) -> int:
     """Run the admin listener."""
     from hgfleet.cli.admin_process import run_admin
+    from hgfleet.cli.fleet import Place
 
-    return run_admin(start.config, start.config_path)
+    return run_admin(start.config, Place(start.config_path, start.directory))
 
 
 ROLES: dict[str, Callable[[Start], int]] = {
@@ -269,7 +271,7 @@ def main() -> None:
     configure_logging(arguments.name or arguments.role, config.logs.level)
     mirror = HostName(arguments.mirror) if arguments.mirror else None
     try:
-        status: int = ROLES[arguments.role](Start(config, config_path, mirror))
+        status: int = ROLES[arguments.role](Start(config, config_path, arguments.dir, mirror))
     except FleetError as error:
         status = _report(error)
     except Exception:
@@ -282,7 +284,8 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m hgfleet.cli.process")
     parser.add_argument("role", choices=sorted(ROLES))
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--name", default="")
+    parser.add_argument("--dir", type=Path, default=Path(), help="the fleet's directory")
+    parser.add_argument("--name", default="", help="what the log lines call this process")
     parser.add_argument("--mirror", default="")
     return parser.parse_args()
 

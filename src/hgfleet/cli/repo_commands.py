@@ -147,5 +147,4 @@ def _await_mirrors(fleet: Fleet, agent: LogAgentClient, catalogue_seq: Seq) -> s
     seen = agent.wait_visible(CATALOGUE, catalogue_seq, seconds)
     if not seen.is_visible:
         return f"not yet visible on {', '.join(seen.late) or 'any mirror'}"
-    count = len(seen.mirrors)
-    return "visible on the mirror" if count == 1 else f"visible on all {count} mirrors"
+    return f"visible on all {len(seen.mirrors)} mirrors"

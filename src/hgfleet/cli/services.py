@@ -29,9 +29,9 @@ _SESSIONS_GRACE_SECONDS = 20.0
 _OK, _MOVED = 200, 301
 
 
-def list_services(layout: FleetLayout, environment: Mapping[str, str]) -> list[Service]:
+def list_services(layout: FleetLayout, directory: Path, environment: Mapping[str, str]) -> list[Service]:
     """Return the processes, to be started by stage. Raises ConfigError `proxy.missing`."""
-    make = _Maker(layout, environment)
+    make = _Maker(layout, directory, environment)
     services = [make.log_agent(), make.sessions(), make.coordinator(), make.ssh()]
     for address in mirror_addresses(layout.config):
         services += [make.applier(address), make.web(address)]
@@ -57,8 +57,9 @@ def find_haproxy(program: str) -> str:
 class _Maker:
     """Makes the services of one fleet."""
 
-    def __init__(self, layout: FleetLayout, environment: Mapping[str, str]) -> None:
+    def __init__(self, layout: FleetLayout, directory: Path, environment: Mapping[str, str]) -> None:
         self._layout = layout
+        self._directory = directory
         self._config = layout.config
         self._environment = without_mercurial_settings(environment)
 
@@ -111,6 +112,7 @@ class _Maker:
     def _python(self, role: str, host: str, is_ready: Callable[[], bool], *, stage: int) -> Service:
         name = role if host == ALL else f"{role}-{host}"
         arguments = [*PYTHON_MODULE, role, "--config", str(self._layout.effective_config), "--name", name]
+        arguments += ["--dir", str(self._directory)]
         if host not in {ALL, PRIMARY}:
             arguments += ["--mirror", host]
         return Service(name, role, host, arguments, self._environment, is_ready, stage)

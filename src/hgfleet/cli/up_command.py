@@ -70,7 +70,7 @@ def _run(directory: Path, layout: FleetLayout, credentials: Credentials) -> None
     def report(processes: tuple[ProcessEntry, ...]) -> None:
         write_endpoints(directory, endpoints.with_processes(processes))
 
-    supervisor = Supervisor(list_services(layout, os.environ), logs, report)
+    supervisor = Supervisor(list_services(layout, directory, os.environ), logs, report)
     try:
         if supervisor.bring_up(stop, _START_SECONDS):
             click.echo(describe_fleet(config, endpoints, directory))
