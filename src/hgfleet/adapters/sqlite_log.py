@@ -36,6 +36,7 @@ from hgfleet.ports.replication_log import NewRecord, Record
 from hgfleet.runtime import clock
 
 BUSY_SECONDS = 5.0
+BUSY_PAUSE_SECONDS = 0.0007
 POLL_SECONDS = 0.004  # how late another process's record may be noticed
 COMPACT_EVERY = 1024  # records of the compacted topic between two compactions
 SUPERSEDED_SECONDS = 60.0  # a record outlives the next one of its key as long, for readers on their way
@@ -78,6 +79,7 @@ class SqliteLog:
             check_file(self._writer, self._watch.size_bytes)
             self.log_id = read_log_id(self._writer)
             self._partitions = read_partitions(self._writer)
+            self._writer.execute("PRAGMA busy_timeout = 0")  # _begin() waits
         except (sqlite3.Error, ValueError) as error:
             self.close()
             raise _damaged(path, error) from error
@@ -174,7 +176,7 @@ class SqliteLog:
     def _writing(self) -> Iterator[None]:
         """One transaction of the writer; whoever enters holds `_appending`."""
         try:
-            self._writer.execute("BEGIN IMMEDIATE")
+            self._begin()
             yield
         except sqlite3.Error as error:
             self._roll_back()
@@ -189,6 +191,19 @@ class SqliteLog:
         fault = self._watch.find_fault()
         if fault:
             raise _in_doubt(fault)
+
+    def _begin(self) -> None:
+        """Take the write lock; SQLite's own wait grows to 100 ms a try, and a busy writer starves it."""
+        deadline = clock.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if _code(error) != sqlite3.SQLITE_BUSY or clock.monotonic() > deadline:
+                    raise
+                clock.sleep(BUSY_PAUSE_SECONDS)
+            else:
+                return
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:
@@ -239,6 +254,7 @@ class SqliteLog:
         connection: sqlite3.Connection | None = getattr(self._threads, "connection", None)
         if connection is None:
             connection = self._threads.connection = self._connect()
+            self._check_path()  # or this thread would read another log than the rest
         return connection
 
     def _connect(self) -> sqlite3.Connection:
