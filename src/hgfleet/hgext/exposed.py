@@ -21,7 +21,7 @@ from mercurial.hgweb import common as hgweb_common
 from mercurial.hgweb import webcommands
 
 from hgfleet.adapters import view_files
-from hgfleet.hgext import overlay
+from hgfleet.hgext import overlay, pushlog_pages
 from hgfleet.model.view import View
 
 
@@ -37,6 +37,7 @@ def uisetup(ui: Any) -> None:
     overlay.wrap_revlogs()
     hgweb_common.permhooks.insert(0, _refuse_writes)
     webcommands.revsetlang = _KeywordsOnly()
+    pushlog_pages.register()
 
 
 class _KeywordsOnly:

@@ -17,7 +17,17 @@ from mercurial import error, exchange, extensions, obsolete, registrar, repair, 
 from mercurial.repo import requirements as known_requirements
 
 from hgfleet.errors import NOTHING_CHANGED, ConfigError
-from hgfleet.hgext import binding, copies, creation, exposed, markers, options, push_errors, transactions
+from hgfleet.hgext import (
+    binding,
+    copies,
+    creation,
+    exposed,
+    markers,
+    options,
+    push_errors,
+    pushlog_symbols,
+    transactions,
+)
 from hgfleet.hgext.generations import REQUIREMENT
 
 testedwith = b"7.2.4"
@@ -37,6 +47,7 @@ def uisetup(ui: Any) -> None:
     extensions.wrapfunction(repair, "strip", _refuse_strip)
     extensions.wrapfunction(exchange, "unbundle", push_errors.unbundle)
     extensions.wrapfunction(streamclone, "streamed_requirements", _hide_requirement)
+    pushlog_symbols.register(ui)
     exposed.uisetup(ui)
     known_requirements.feature_setup_funcs.add(_support_requirement)
     _is_set_up.append(True)
