@@ -2,7 +2,7 @@
 
 Promises: every word that came from a person is escaped where it is shown, user names included; a bad
 value is 400, an unknown changeset 404, in the form that was asked for.
-Does not: decide which pushes fit (hgext.pushlog_answers), or answer on other than exposed repositories' terms.
+Does not: decide which pushes fit (hgext.pushlog_answers).
 """
 
 from __future__ import annotations
