@@ -39,6 +39,8 @@ class Start:
     config_path: Path
     directory: Path
     mirror: HostName | None
+    repository: str = ""
+    source: str = ""
 
     @property
     def layout(self) -> FleetLayout:
@@ -246,6 +248,13 @@ def run_admin_process(start: Start) -> int:
     return run_admin(start.config, Place(start.config_path, start.directory))
 
 
+def run_import_process(start: Start) -> int:
+    """Run one import, which needs Mercurial."""
+    from hgfleet.cli import import_process
+
+    return import_process.run_import_process(start.layout, start.repository, start.source)
+
+
 ROLES: dict[str, Callable[[Start], int]] = {
     "log-agent": run_log_agent_process,
     "sessions": run_sessions_process,
@@ -256,6 +265,7 @@ ROLES: dict[str, Callable[[Start], int]] = {
     "apply-worker": run_apply_worker_process,
     "coordinator": run_coordinator_process,
     "admin": run_admin_process,
+    "import": run_import_process,
 }
 
 
@@ -269,9 +279,16 @@ def main() -> None:
         configure_logging(arguments.name or arguments.role, "info")
         sys.exit(_report(error))
     configure_logging(arguments.name or arguments.role, config.logs.level)
-    mirror = HostName(arguments.mirror) if arguments.mirror else None
+    start = Start(
+        config,
+        config_path,
+        arguments.dir,
+        HostName(arguments.mirror) if arguments.mirror else None,
+        arguments.repository,
+        arguments.source,
+    )
     try:
-        status: int = ROLES[arguments.role](Start(config, config_path, arguments.dir, mirror))
+        status: int = ROLES[arguments.role](start)
     except FleetError as error:
         status = _report(error)
     except Exception:
@@ -286,7 +303,9 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--dir", type=Path, default=Path(), help="the fleet's directory")
     parser.add_argument("--name", default="", help="what the log lines call this process")
-    parser.add_argument("--mirror", default="")
+    parser.add_argument("--mirror", default="", help="the mirror that this process works for")
+    parser.add_argument("--repository", default="", help="the repository to import into")
+    parser.add_argument("--source", default="", help="what to import")
     return parser.parse_args()
 
 

@@ -16,9 +16,12 @@ import click
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.cli.copies import CopyState, read_copy
 from hgfleet.cli.fleet import Fleet, fleet_options
+from hgfleet.cli.import_process import import_command, run_import
 from hgfleet.cli.output import json_option, print_json, print_table
+from hgfleet.cli.process import PYTHON_MODULE
+from hgfleet.cli.progress import shown_progress
 from hgfleet.errors import RejectedError
-from hgfleet.model.ids import CATALOGUE, RepoId, Seq, parse_repo_path
+from hgfleet.model.ids import CATALOGUE, RepoId, RepoPath, Seq, parse_repo_path
 from hgfleet.model.settings import RepoSettings
 
 IDENTITY = "host:primary"  # whoever may run commands on the host acts as the host
@@ -48,7 +51,55 @@ def create_repository(
     with fleet.agent() as agent:
         change = agent.create(name, settings.to_json(), identity=IDENTITY, trace=new_trace())
         _bring_to_primary(fleet, change.repository, change.partition)
-        click.echo(f"created {name}: {_await_mirrors(fleet, agent, change.catalogue_seq)}")
+        click.echo(f"created {name}: {_await_mirrors(fleet, agent, CATALOGUE, change.catalogue_seq)}")
+
+
+@repo_group.command("import")
+@click.argument("source")
+@click.argument("path")
+@click.option("--non-publishing", is_flag=True, help="changesets pushed later stay draft")
+@click.option("--writers", multiple=True, metavar="GROUP", help="a group that may push; repeatable")
+@fleet_options
+def import_repository(
+    source: str, path: str, writers: tuple[str, ...], fleet: Fleet, *, non_publishing: bool
+) -> None:
+    """Bring the repository at SOURCE, a path or URL, to PATH, with phases, bookmarks and obsmarkers.
+
+    Interrupted, it may be repeated: it starts clean, or finds that all is there.
+    """
+    name = parse_repo_path(path)
+    settings = RepoSettings(writers or fleet.config.access.default_writers, not non_publishing)
+    with fleet.agent() as agent:
+        repository, is_created = _find_or_create(agent, name, settings)
+        try:
+            done = _import(fleet, repository, source)
+        except RejectedError:
+            if is_created:
+                agent.delete(name, identity=IDENTITY, trace=new_trace())
+            raise
+        shown = _await_mirrors(fleet, agent, repository, Seq(done["seq"]))
+    already = "" if done["is_new"] else " was there already"
+    click.echo(f"imported {name}{already}: {done['changesets']} changesets; {shown}")
+
+
+def _find_or_create(agent: LogAgentClient, name: RepoPath, settings: RepoSettings) -> tuple[RepoId, bool]:
+    """Return the repository at a path, and whether it was created just now."""
+    try:
+        return agent.resolve(name).repository, False
+    except RejectedError as error:
+        if error.code != "repo.unknown":
+            raise
+    created = agent.create(name, settings.to_json(), identity=IDENTITY, trace=new_trace())
+    return created.repository, True
+
+
+def _import(fleet: Fleet, repository: RepoId, source: str) -> dict[str, Any]:
+    """Run the import in a process of its own: this one never loads Mercurial."""
+    effective = fleet.layout.effective_config
+    config_path = effective if effective.exists() else fleet.place.config_path
+    command = import_command(PYTHON_MODULE, config_path, fleet.place.directory)
+    with shown_progress() as show:
+        return run_import(command, repository, source, show)
 
 
 @repo_group.command("rename")
@@ -60,7 +111,7 @@ def rename_repository(path: str, new_path: str, fleet: Fleet) -> None:
     old, new = parse_repo_path(path), parse_repo_path(new_path)
     with fleet.agent() as agent:
         change = agent.rename(old, new, identity=IDENTITY, trace=new_trace())
-        click.echo(f"renamed {old} to {new}: {_await_mirrors(fleet, agent, change.catalogue_seq)}")
+        click.echo(f"renamed {old} to {new}: {_await_mirrors(fleet, agent, CATALOGUE, change.catalogue_seq)}")
 
 
 @repo_group.command("delete")
@@ -77,7 +128,7 @@ def delete_repository(path: str, fleet: Fleet, *, yes: bool) -> None:
             raise RejectedError("cli.not-confirmed", "nothing was deleted", hint="repeat with --yes")
         change = agent.delete(name, identity=IDENTITY, trace=new_trace())
         _bring_to_primary(fleet, change.repository, change.partition)
-        click.echo(f"deleted {name}: {_await_mirrors(fleet, agent, change.catalogue_seq)}")
+        click.echo(f"deleted {name}: {_await_mirrors(fleet, agent, CATALOGUE, change.catalogue_seq)}")
 
 
 @repo_group.command("list")
@@ -141,10 +192,10 @@ def _bring_to_primary(fleet: Fleet, repository: RepoId, partition: int) -> None:
         sessions.call("catch_up", repository=repository, partition=partition)
 
 
-def _await_mirrors(fleet: Fleet, agent: LogAgentClient, catalogue_seq: Seq) -> str:
-    """Wait until every mirror in service shows the catalogue's change; say how that went."""
+def _await_mirrors(fleet: Fleet, agent: LogAgentClient, repository: RepoId, seq: Seq) -> str:
+    """Wait until every mirror in service shows the change; say how that went."""
     seconds = fleet.config.membership.lease_seconds  # whoever is not heard of for longer is out of service
-    seen = agent.wait_visible(CATALOGUE, catalogue_seq, seconds)
+    seen = agent.wait_visible(repository, seq, seconds)
     if not seen.is_visible:
         return f"not yet visible on {', '.join(seen.late) or 'any mirror'}"
     return f"visible on all {len(seen.mirrors)} mirrors"
