@@ -29,7 +29,15 @@ from hgfleet.model.ids import CATALOGUE, HostName, RepoId, Seq
 from hgfleet.model.membership import Membership
 from hgfleet.replication import mirror_disk
 from hgfleet.replication.mirror_copies import Copies, Copy
-from hgfleet.replication.mirror_inputs import Connected, Heard, Lost, Source, follow_log, follow_state
+from hgfleet.replication.mirror_inputs import (
+    Connected,
+    Heard,
+    Lost,
+    Source,
+    end_process_when_a_thread_dies,
+    follow_log,
+    follow_state,
+)
 from hgfleet.replication.mirror_lanes import (
     Applied,
     CatalogueRead,
@@ -78,6 +86,7 @@ class ApplierOptions:
 
 def run_applier(options: ApplierOptions, stop: threading.Event) -> None:
     """Run the applier's process until `stop` is set; then refuse, report and return."""
+    end_process_when_a_thread_dies()
     Applier(options).run(stop)
 
 

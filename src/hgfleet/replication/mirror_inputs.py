@@ -1,7 +1,7 @@
 """The applier's ears: threads that follow the log agent, over its restarts, and hand on what they hear.
 
 Promises: after every reconnect the first thing handed on is `Connected`, then the stream from its start; what
-was heard before may be heard again. A thread that meets something unexpected ends the process.
+was heard before may be heard again.
 Does not: interpret events.
 """
 
@@ -58,13 +58,14 @@ def follow_state(client: LogAgentClient, hand_on: Callable[[Heard], None]) -> th
     return _start(Source.STATE, client.state_follow, hand_on)
 
 
-def run_or_end_process(target: Callable[[], None]) -> None:
-    """Run a thread's body; what nobody expected ends the process: a dead thread would go unnoticed."""
-    try:
-        target()
-    except BaseException:
-        traceback.print_exc()
+def end_process_when_a_thread_dies() -> None:
+    """Let what no thread expected end the whole process: a dead thread would go unnoticed."""
+
+    def end(unexpected: threading.ExceptHookArgs) -> None:
+        traceback.print_exception(unexpected.exc_type, unexpected.exc_value, unexpected.exc_traceback)
         os._exit(EXIT_STATUS)
+
+    threading.excepthook = end
 
 
 def _start(
@@ -85,8 +86,6 @@ def _start(
                 hand_on(Lost(source, str(error)))
             clock.sleep(backoff.next_pause())
 
-    thread = threading.Thread(
-        target=run_or_end_process, args=(listen,), name=f"follow-{source.value}", daemon=True
-    )
+    thread = threading.Thread(target=listen, name=f"follow-{source.value}", daemon=True)
     thread.start()
     return thread

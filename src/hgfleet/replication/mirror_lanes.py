@@ -28,7 +28,6 @@ from hgfleet.errors import (
 )
 from hgfleet.model.ids import CATALOGUE, Digest, Partition, RepoId, Seq
 from hgfleet.model.message import Envelope, Kind, decode_message
-from hgfleet.replication.mirror_inputs import run_or_end_process
 from hgfleet.replication.mirror_worker import ApplyWorker
 from hgfleet.runtime import clock
 
@@ -142,9 +141,6 @@ class Lane(threading.Thread):
 
     def run(self) -> None:
         """Do tasks for ever; the worker ends with this thread."""
-        run_or_end_process(self._do_all)
-
-    def _do_all(self) -> None:
         with suppress(TransientError):
             self._worker.start()
         while True:

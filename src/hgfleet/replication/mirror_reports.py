@@ -16,7 +16,6 @@ from typing import Any
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.errors import InDoubtError, TransientError
 from hgfleet.model.ids import Offset
-from hgfleet.replication.mirror_inputs import run_or_end_process
 from hgfleet.runtime import clock
 
 MAX_BATCH = 2000
@@ -57,9 +56,7 @@ class Reports:
 
     def start(self) -> None:
         """Start the thread that publishes."""
-        threading.Thread(
-            target=run_or_end_process, args=(self._send_all,), name="publish", daemon=True
-        ).start()
+        threading.Thread(target=self._send_all, name="publish", daemon=True).start()
 
     @property
     def is_idle(self) -> bool:
