@@ -89,7 +89,9 @@ class CatalogueDesk:
         """Delete the repository at a path; errors as of create()."""
         self._primary.require_catalogue()
         binding = self._view.catalogue.resolve(path)
-        return await self._finish(self._delete(binding, author), wait_seconds)
+        changed, deletion = await self._finish(self._delete(binding, author), wait_seconds)
+        await asyncio.wait({deletion}, timeout=DELETED_WAIT_SECONDS)
+        return changed
 
     async def rename(self, path: str, new_path: str, author: Author, wait_seconds: float) -> Changed:
         """Move the repository at a path to another; errors as of create()."""
@@ -102,7 +104,7 @@ class CatalogueDesk:
         for task in self._tasks:
             task.cancel()
 
-    async def _finish(self, operation: Coroutine[Any, Any, Changed], wait_seconds: float) -> Changed:
+    async def _finish(self, operation: Coroutine[Any, Any, T], wait_seconds: float) -> T:
         task = self._start(operation)
         done, _ = await asyncio.wait({task}, timeout=wait_seconds)
         if not done:
@@ -165,14 +167,14 @@ class CatalogueDesk:
 
     # ---- delete and rename
 
-    async def _delete(self, binding: Binding, author: Author) -> Changed:
+    async def _delete(self, binding: Binding, author: Author) -> tuple[Changed, asyncio.Task[bool]]:
+        """Unbind, and begin with what follows: the caller need not wait for it."""
         body = unbind_body(binding.path, binding.repository)
         changed = await self._change(Kind.UNBIND, body, binding, author, lambda: self._check_bound(binding))
         with suppress(TransientError):  # nothing holds it up any more
             await reach(self._faults, "agent-delete-unbound")
-        deletion = self._start(self._primary.delete_messages(binding.partition, binding.repository))
-        await asyncio.wait({deletion}, timeout=DELETED_WAIT_SECONDS)
-        return changed
+        deletion = self._primary.delete_messages(binding.partition, binding.repository)
+        return changed, self._start(deletion)
 
     async def _rename(self, binding: Binding, new_path: RepoPath, author: Author) -> Changed:
         def check() -> None:

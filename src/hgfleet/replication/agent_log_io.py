@@ -27,7 +27,7 @@ Deliver = Callable[[Place, Sequence[Record]], None]
 
 READ_BYTES = 256 * 1024  # per partition and turn; what the loop folds at once
 MAX_UNDELIVERED = 8  # batches that the loop has not taken yet
-WAIT_SECONDS = 1.0
+WAIT_SECONDS = 0.1  # how long a stop may go unnoticed
 PAUSE_SECONDS = 0.2  # after a failure
 
 logger = logging.getLogger("hgfleet.replication.agent_log_io")

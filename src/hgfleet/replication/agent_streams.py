@@ -58,6 +58,7 @@ class Followers:
             repository: {"partition": partition, "seq": head.seq, "is_deleted": head.is_deleted}
             for partition, reader in self._view.readers.items()
             for repository, head in reader.heads.items()
+            if head.is_created
         }
         return {
             "event": "snapshot",

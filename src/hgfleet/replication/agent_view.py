@@ -202,8 +202,9 @@ class AgentView:
             envelope.repository, head.seq, place[1], record.offset, position, len(record.value)
         )
         self._index.note_message(entry)
-        for listener in self.listeners.on_advance:
-            listener(envelope.repository, head.seq, place[1])
+        if place == CATALOGUE_PLACE or head.is_created:  # not one whose creation a `void` overtook
+            for listener in self.listeners.on_advance:
+                listener(envelope.repository, head.seq, place[1])
 
     def _settle(self, place: Place, message: Message, verdict: Verdict, epoch: Epoch) -> None:
         for settled in self.appends[place].observe(message, verdict, epoch):
