@@ -19,6 +19,7 @@ from hgfleet.errors import ConfigError
 STALE_HEADER = "Hgfleet-Stale"
 READY_PATH = "/-/readyz"
 ALIVE_PATH = "/-/livez"
+ALIVE_INTERVAL_SECONDS = 2.0  # nobody waits for it: the group is only used when there is no other
 
 # The part of a page's path that follows the repository's: only the affinity depends on it, so a repository
 # that is itself called `log` merely shares a mirror with its parent.
@@ -80,8 +81,8 @@ def render_haproxy(options: HaproxyOptions) -> str:
         _defaults(options),
         _plain(options),
         _secure(options),
-        _backend(options, "mirrors", READY_PATH, _READY_RULES),
-        _backend(options, "last_resort", ALIVE_PATH, _STALE_RULES),
+        _backend(options, "mirrors", _READY_RULES, _Check(READY_PATH, options.timing.check_interval_seconds)),
+        _backend(options, "last_resort", _STALE_RULES, _Check(ALIVE_PATH, ALIVE_INTERVAL_SECONDS)),
     )
     return "\n".join(_format_section(section) for section in sections)
 
@@ -158,7 +159,13 @@ _STALE_RULES = (
 )
 
 
-def _backend(options: HaproxyOptions, name: str, check_path: str, rules: tuple[str, ...]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Check:
+    path: str
+    interval_seconds: float
+
+
+def _backend(options: HaproxyOptions, name: str, rules: tuple[str, ...], check: _Check) -> list[str]:
     return [
         f"backend {name}",
         f"""balance hash 'path,regsub("{_PAGE_SUFFIX}","")'""",
@@ -167,17 +174,17 @@ def _backend(options: HaproxyOptions, name: str, check_path: str, rules: tuple[s
         "hash-balance-factor 150",
         *rules,
         "option httpchk",
-        f"http-check send meth GET uri {check_path} ver HTTP/1.1 hdr Host {_name(options.mirrors_name)}",
+        f"http-check send meth GET uri {check.path} ver HTTP/1.1 hdr Host {_name(options.mirrors_name)}",
         "http-check expect status 200",
-        f"default-server {_server_settings(options)}",
+        f"default-server {_server_settings(options, check.interval_seconds)}",
         *(f"server {_name(m.name)} {_address(m.address, m.port)}" for m in options.mirrors),
     ]
 
 
-def _server_settings(options: HaproxyOptions) -> str:
+def _server_settings(options: HaproxyOptions, interval_seconds: float) -> str:
     timing, name = options.timing, _name(options.mirrors_name)
     tls = f"ssl verify required ca-file {_word(options.mirrors_ca_file)} verifyhost {name} sni str({name})"
-    interval = _milliseconds(timing.check_interval_seconds)
+    interval = _milliseconds(interval_seconds)
     return f"{tls} check check-sni {name} inter {interval} fall {timing.falls} rise {timing.rises}"
 
 
