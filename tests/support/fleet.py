@@ -271,12 +271,15 @@ def is_alive(pid: int) -> bool:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the pids of a process's children, and theirs."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [found for child in children for found in (int(child), *descendants(int(child)))]
+    """Return the pids of a process's children, whichever of its threads started them, and theirs."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(child) for child in task.read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found += [each for child in children for each in (child, *descendants(child))]
+    return found
 
 
 def _tail(path: Path) -> str:
