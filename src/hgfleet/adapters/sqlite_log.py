@@ -248,6 +248,7 @@ class SqliteLog:
         try:
             yield self._reader()
         except sqlite3.Error as error:
+            self._check_path()
             raise _refusal(error) from error
 
     def _reader(self) -> sqlite3.Connection:

@@ -195,14 +195,15 @@ class LogIo:
             self._condition.wait_for(lambda: not self._has_news or self._is_stopping)
 
     def _note_failure(self, error: FleetError) -> None:
+        if self.last_error != str(error):
+            logger.warning("log.unreadable", extra={"reason": str(error)})
         self.last_error = str(error)
-        logger.warning("log.unreadable", extra={"reason": str(error)})
         self._judge(error)
         clock.sleep(PAUSE_SECONDS)
 
     def _judge(self, error: FleetError) -> None:
         """Give up on a log that is not the one that was opened: only a new start can tell what is there."""
-        if error.code in {"log.replaced", "log.overrun"}:
+        if error.code in {"log.replaced", "log.damaged", "log.overrun"}:
             self._call(self.fail, error)
 
     def fail(self, error: BaseException) -> None:
