@@ -240,6 +240,7 @@ class Fleet:
 
     def set_fault(self, point: str, action: str) -> None:
         """Arm a fault point: `kill`, `stall` or `enospc`."""
+        (self.faults / f"{point}.reached").unlink(missing_ok=True)  # of a process that died there
         partial = self.faults / f".{point}"
         partial.write_text(action)
         partial.rename(self.faults / point)
