@@ -39,7 +39,7 @@ def plain_server(fleet: Fleet, repositories: Path, kind: str) -> Iterator[PlainS
             stdout=subprocess.PIPE,
             stderr=log,
             cwd=ROOT,
-            env=clean_environment(repositories),
+            env=clean_environment(repositories.parent),
         )
     assert child.stdout is not None
     port = int(child.stdout.readline() or b"0")

@@ -36,8 +36,8 @@ def make_application(repositories: Path, kind: str) -> Any:
     from mercurial import hgweb
 
     if kind == "hgweb":
-        [one] = repositories.iterdir()
-        return hgweb.hgweb(bytes(one))
+        [one] = repositories.glob("*/.hg")
+        return hgweb.hgweb(bytes(one.parent))
     config = repositories.parent / "hgwebdir.conf"
     config.write_text(f"[paths]\n/ = {repositories}/*\n")
     return hgweb.hgwebdir(bytes(config))
@@ -47,19 +47,21 @@ def main(arguments: list[str]) -> None:
     """Listen on a free port, print it, serve until killed."""
     repositories, certificate, key, workers, threads, kind = arguments
     listener = socket.create_server(("127.0.0.1", 0))
-    listener.set_inheritable(True)
+    port = listener.getsockname()[1]
     options = {
-        "bind": f"fd://{listener.fileno()}",
+        "bind": f"fd://{listener.detach()}",
         "certfile": certificate,
+        "control_socket_disable": True,
+        "do_handshake_on_connect": False,
         "keyfile": key,
-        "keepalive": 75,
-        "limit_request_field_size": 16380,
+        "keepalive": 15,
+        "limit_request_field_size": 8190,
         "loglevel": "warning",
         "preload_app": True,
         "threads": int(threads),
         "worker_class": "gthread",
         "workers": int(workers),
-        "when_ready": lambda _server: print(listener.getsockname()[1], flush=True),
+        "when_ready": lambda _server: print(port, flush=True),
     }
     PlainWeb(make_application(Path(repositories), kind), options).run()
 

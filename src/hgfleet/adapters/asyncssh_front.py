@@ -19,6 +19,7 @@ from typing import Any
 import asyncssh
 
 from hgfleet.adapters.asyncssh_streams import ChannelStreams
+from hgfleet.adapters.prompt_sockets import listen
 from hgfleet.errors import ConfigError, TransientError
 from hgfleet.ports.ssh_front import PASSED_VARIABLES, Reception, Visit
 
@@ -62,8 +63,7 @@ class AsyncSshFront:
         try:
             self._acceptor = await asyncssh.create_server(
                 lambda: _Server(self),
-                options.bind,
-                options.port,
+                sock=listen(options.bind, options.port),
                 server_host_keys=[asyncssh.read_private_key(options.host_key)],
                 **_FIXED,
                 login_timeout=options.login_timeout_seconds,
@@ -235,7 +235,6 @@ _FIXED: dict[str, Any] = {
     "compression_algs": ["none"],
     "rekey_bytes": _REKEY_BYTES,
     "rekey_seconds": _REKEY_SECONDS,
-    "reuse_address": True,
 }
 
 
