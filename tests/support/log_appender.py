@@ -58,7 +58,7 @@ def contend(log: SqliteLog, wanted: int, name: str) -> None:
 
 def read_on(log: SqliteLog, reader: PartitionReader) -> list[str]:
     """Read to the end; return the digests of what counts."""
-    counted = []
+    counted: list[str] = []
     while records := log.read(Topic.PUSHDATA, Partition(0), reader.position.offset, 1_000_000):
         for record in records:
             message = decode_message(record.value)
