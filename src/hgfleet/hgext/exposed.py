@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mercurial import bookmarks, error, revsetlang
+from mercurial import bookmarks, error, extensions, revsetlang, scmutil, wireprotov1server
 from mercurial.hgweb import common as hgweb_common
 from mercurial.hgweb import webcommands
 
@@ -37,7 +37,25 @@ def uisetup(ui: Any) -> None:
     overlay.wrap_revlogs()
     hgweb_common.permhooks.insert(0, _refuse_writes)
     webcommands.revsetlang = _KeywordsOnly()
+    extensions.wrapfunction(scmutil, "revsymbol", _revsymbol)
+    extensions.wrapfunction(wireprotov1server, "options", _options)
     pushlog_pages.register()
+
+
+def _revsymbol(orig: Any, repo: Any, symbol: bytes) -> Any:
+    """Look up a changeset only: hgweb would show a working directory's files, or fail for lack of one."""
+    try:
+        ctx = orig(repo, symbol)
+    except error.WdirUnsupported:
+        ctx = None
+    if ctx is None or ctx.rev() is None:
+        raise error.RepoLookupError(b"unknown revision '%s'" % symbol)
+    return ctx
+
+
+def _options(_orig: Any, _command: bytes, keys: Any, others: dict[bytes, Any]) -> dict[bytes, Any]:
+    """Take the arguments that the command knows, without a warning on standard error for each other one."""
+    return {key: others[key] for key in keys if key in others}
 
 
 class _KeywordsOnly:

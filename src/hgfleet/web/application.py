@@ -14,6 +14,7 @@ Does not: listen (web.server) or expose anything (replication).
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -35,6 +36,7 @@ from hgfleet.web.static import StaticFiles
 
 _log = structlog.stdlib.get_logger("hgfleet.web")
 
+_HEALTH = ("-/livez", "-/readyz")  # asked several times a second
 _METHODS = ("GET", "HEAD", "POST")
 _NOT_SERVING = {
     Stage.JOINING: "this mirror is joining the fleet and does not answer yet",
@@ -164,7 +166,8 @@ class _Line:
             self._write(outcome, sent)
 
     def _write(self, outcome: str, sent_bytes: int) -> None:
-        _log.info(
+        _log.log(
+            logging.DEBUG if self._request.path in _HEALTH else logging.INFO,
             "request",
             method=self._request.method,
             path=self._request.path[:500],

@@ -7,6 +7,7 @@ Does not: resolve names or look into a repository.
 
 from __future__ import annotations
 
+import re
 import urllib.parse
 from typing import Any
 
@@ -18,6 +19,9 @@ STYLES = frozenset((b"gitweb", b"paper", b"coal", b"monoblue", b"spartan", b"ato
 MAX_COUNT = 2000
 _COUNTS = (b"revcount", b"graphtop_count", b"count")
 _MAX_CONTEXT = 10_000
+_ANY_NODE = b"0" * 40
+_NODE = re.compile(rb"[0-9a-f]{40}")
+_STATIC = b"static"  # hgweb would read files for it; ours lie at /-/static/
 
 
 def is_write(command: bytes) -> bool:
@@ -47,8 +51,14 @@ def bound_request(request: Any) -> None:
     if b"context" in request.qsparams and request.qsparams[b"context"] != b"full":
         value = min(_number(request.qsparams[b"context"], b"context"), _MAX_CONTEXT)
         request.qsparams[b"context"] = b"%d" % value
-    if request.qsparams.get(b"style", b"paper") not in STYLES:
-        raise RejectedError("web.bad-argument", "no such style")
+    if _NODE.fullmatch(request.qsparams.get(b"graphtop", _ANY_NODE)) is None:
+        raise RejectedError("web.bad-argument", "graphtop is not a changeset id")
+    first = request.dispatchparts[0] if request.dispatchparts else b""
+    style, dash, page = first.rpartition(b"-")
+    styles = [request.qsparams.get(b"style"), style if dash else None]
+    is_known = all(name in STYLES for name in styles if name is not None)
+    if not is_known or _STATIC in (page, request.qsparams.get(b"cmd")):
+        raise RejectedError("web.bad-argument", "no such page or style", status=404)
 
 
 def _number(text: bytes, name: bytes) -> int:

@@ -50,6 +50,7 @@ def load_ui(site: SiteOptions) -> Any:
     extensions.populateui(ui)
     extensions.find(_EXTENSION)  # KeyError: it must not go on without
     hook.redirect(True)
+    ui.ferr = open(os.devnull, "wb")  # noqa: SIM115  (what clients provoke is in the log line of their request)
     return ui
 
 

@@ -28,7 +28,7 @@ from hgfleet.web.requests import Request, read_body
 _ATTEMPTS = 2
 _PAUSE_SECONDS = 0.02
 _EXPOSURES = 10  # a request meets at most so many new exposures before it gives up
-_UNKNOWN = (error.LookupError, error.RepoLookupError, error.ManifestLookupError)
+_UNKNOWN = (error.LookupError, error.RepoLookupError, error.WdirUnsupported)
 _MISFITS = (error.StorageError, error.RepoError, OSError)  # the files are not what they were when opened
 _NONCE = re.compile(r"'nonce-([A-Za-z0-9_=-]+)'")
 
