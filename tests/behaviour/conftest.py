@@ -12,6 +12,13 @@ from tests.support.fleet import Fleet
 
 _numbers = itertools.count(1)
 
+# Tests that hold a mirror still look around meanwhile: longer than the default lease on a busy machine.
+LONG_LEASE = """
+[membership]
+lease = "10m"
+self_stale = "5m"
+"""
+
 
 @pytest.fixture(scope="session")
 def one_mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
@@ -26,7 +33,7 @@ def two_mirrors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 def _running(directory: Path, *, mirrors: int) -> Iterator[Fleet]:
-    fleet = Fleet(directory, mirrors=mirrors)
+    fleet = Fleet(directory, mirrors=mirrors, config=LONG_LEASE)
     try:
         yield fleet.start()
     finally:

@@ -14,7 +14,7 @@ OLDER_HG = ROOT / ".tools" / "clients" / "hg-6.9" / "bin" / "hg"
 TIMEOUT_SECONDS = 120.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Outcome:
     """What a finished command left behind."""
 
@@ -33,8 +33,8 @@ class Outcome:
         assert self.status == 0, self
         return self
 
-    def __str__(self) -> str:
-        return f"$ {' '.join(self.args)}\n[{self.status}]\n{self.out}{self.err}"
+    def __repr__(self) -> str:
+        return f"\n$ {' '.join(self.args)}\n[{self.status}]\n{self.out}{self.err}"
 
 
 def run(

@@ -39,8 +39,14 @@ class Child:
 class Fleet:
     """One `hgfleet up` and everything a test asks of it."""
 
-    def __init__(self, directory: Path, *, mirrors: int = 1, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, directory: Path, *, mirrors: int = 1, options: tuple[str, ...] = (), config: str = ""
+    ) -> None:
+        """Prepare a fleet; `config` is the text of its hgfleet.toml, "" the one that `up` writes."""
         self.directory = directory
+        if config:
+            directory.mkdir(mode=0o700, parents=True)
+            (directory / "hgfleet.toml").write_text(config)
         self.mirrors = mirrors
         self.faults = directory.parent / f"{directory.name}-faults"
         self.faults.mkdir(parents=True, exist_ok=True)
