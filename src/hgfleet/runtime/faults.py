@@ -1,7 +1,7 @@
 """Named crash points and stalls, for tests of what happens between any two steps.
 
-A process calls `reach("point")` where a test may want it to die, wait or fail; without a faults directory that
-is one attribute look-up. docs/design/local-protocols.md lists the points and the file contents.
+A process calls `reach("point")` where a test may want it to die, wait or fail; without a faults directory
+that is one attribute look-up. docs/design/local-protocols.md lists the points and the file contents.
 
 Promises: nothing happens unless the process was configured for tests *and* HGFLEET_FAULTS names a directory.
 Does not: choose points at random; a test names the one it wants.
