@@ -22,6 +22,7 @@ from hgfleet.model.fleet_records import (
     Evict,
     Heartbeat,
     Member,
+    Recount,
     Report,
     StateRecord,
     Ticket,
@@ -139,6 +140,9 @@ class Coordinator:
         admissible = self.view.admissible()
         if admissible:
             return [Admit(ticket, member) for member in admissible]
+        returning = self.view.recountable()
+        if returning:
+            return [Recount(ticket, member, repository, parks) for member, repository, parks in returning]
         return [Watermark(ticket, r, seq) for r, seq in sorted(self.view.movable().items())]
 
     def _silent(self, now: float) -> set[Member]:

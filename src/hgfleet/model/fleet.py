@@ -5,8 +5,8 @@ repository has applied and exposed nothing of it; one that has parked it answers
 out.
 
 Promises: a decision counts iff no newer claim stands before it, for every reader; watermarks never fall; what
-`visible` once affirmed stays true; a reader of the compacted topic arrives at the same decisions, and says
-"visible" of nothing that a reader of the whole topic would not, once it has read to an end.
+`visible` once affirmed stays true; a reader of the compacted topic arrives at the same decisions, and once it
+has read to an end it affirms nothing that a mirror in service does not show.
 Does not: decide (model.coordination), know time, or say what a mirror should do next (model.membership).
 """
 
@@ -23,6 +23,7 @@ from hgfleet.model.fleet_records import (
     Evict,
     Heartbeat,
     Member,
+    Recount,
     Report,
     Stage,
     StateRecord,
@@ -54,6 +55,7 @@ class _Row:
     watermark_key: str = ""
     visible: Seq = NOTHING  # the highest seq that all who counted had exposed at some time
     reports: dict[Member, Report] = field(default_factory=dict)
+    recounts: dict[Member, Recount] = field(default_factory=dict)
     is_finished: bool = False  # deleted by everybody; its records are being removed
 
     def applied_by(self, member: Member) -> Seq:
@@ -65,8 +67,18 @@ class _Row:
         return report.exposed if report else NOTHING
 
     def is_answered_by(self, member: Member) -> bool:
+        """Whether a counted member counts here: not from its parking until its recount."""
         report = self.reports.get(member)
-        return report is None or not report.is_counted_out
+        return report is None or not (report.is_counted_out or self.is_returning(member))
+
+    def is_returning(self, member: Member) -> bool:
+        """Whether the member's copy is well again and waits to be counted again."""
+        report, recount = self.reports.get(member), self.recounts.get(member)
+        recounted = recount.parks if recount else 0
+        return report is not None and not report.is_counted_out and report.parks > recounted
+
+    def is_recountable(self, member: Member) -> bool:
+        return self.is_returning(member) and self.applied_by(member) >= self.watermark
 
     def is_behind(self, member: Member) -> bool:
         is_short = self.applied_by(member) < self.watermark
@@ -103,6 +115,7 @@ class FleetView:
         self._due: dict[Member, dict[RepoId, Seq]] = {}  # what a counted member must expose before it serves
         self._behind: dict[Member, set[RepoId]] = {}  # per member that asks to be admitted
         self._movable: dict[RepoId, Seq] = {}
+        self._recountable: dict[RepoId, list[Member]] = {}
 
     # -- taking records
 
@@ -134,6 +147,8 @@ class FleetView:
                 self._take_admission(record)
             case Evict():
                 self._take_eviction(record)
+            case Recount():
+                self._take_recount(record)
 
     def _note_incarnation(self, member: Member | None) -> None:
         if member is not None:
@@ -169,10 +184,7 @@ class FleetView:
             self._supersede(record.key)
             return
         row = self._rows.setdefault(record.repository, _Row())
-        known = row.reports.get(record.member)
         row.reports[record.member] = record
-        if known is not None and known.is_counted_out and not record.is_counted_out:
-            self._due.get(record.member, {})[record.repository] = row.watermark
         self._recompute(record.repository, row)
 
     def _take_watermark(self, record: Watermark) -> None:
@@ -208,6 +220,17 @@ class FleetView:
         self._eviction_keys[host] = record.key
         self._recompute_all()
 
+    def _take_recount(self, record: Recount) -> None:
+        row = self._rows.get(record.repository)
+        known = row.recounts.get(record.member) if row else None
+        if row is None or record.member not in self.counted or (known and known.parks >= record.parks):
+            self._supersede(record.key, in_force=known.key if known else "")
+            return
+        self._supersede(known.key if known else "")
+        row.recounts[record.member] = record
+        self._due.setdefault(record.member, {})[record.repository] = row.watermark
+        self._recompute(record.repository, row)
+
     def _count_out(self, newest: Member) -> None:
         """Forget the host's incarnations up to that one; none of them can be admitted any more."""
         self._evicted[newest.host] = max(self._evicted.get(newest.host, 0), newest.incarnation)
@@ -223,8 +246,9 @@ class FleetView:
         heartbeat = self._heartbeats.pop(member, None)
         self._supersede(heartbeat.key if heartbeat else "")
         for row in self._rows.values():
-            report = row.reports.pop(member, None)
+            report, recount = row.reports.pop(member, None), row.recounts.pop(member, None)
             self._supersede(report.key if report else "")
+            self._supersede(recount.key if recount else "")
 
     def _supersede(self, key: str, *, in_force: str = "") -> None:
         if self.superseded is not None and key not in {"", in_force}:
@@ -245,6 +269,11 @@ class FleetView:
             self._movable[repository] = applied
         else:
             self._movable.pop(repository, None)
+        returning = [member for member in self.counted if row.is_recountable(member)]
+        if returning and not is_deleted:
+            self._recountable[repository] = returning
+        else:
+            self._recountable.pop(repository, None)
         for member, behind in self._behind.items():
             (behind.add if row.is_behind(member) else behind.discard)(repository)
         if is_deleted:
@@ -258,8 +287,9 @@ class FleetView:
             return
         row.is_finished = True
         self._supersede(row.watermark_key)
-        for report in row.reports.values():
-            self._supersede(report.key)
+        keys = [report.key for report in row.reports.values()]
+        for key in keys + [recount.key for recount in row.recounts.values()]:
+            self._supersede(key)
 
     def _is_evicted(self, member: Member) -> bool:
         return member.incarnation <= self._evicted.get(member.host, 0)
@@ -332,8 +362,8 @@ class FleetView:
     def due(self, member: Member) -> Mapping[RepoId, Seq]:
         """Return what the counted member must have exposed before it serves, per repository.
 
-        These are the watermarks at its admission; for a repository that it had parked, the one at its report
-        that it answers for it again.
+        These are the watermarks at its admission; for a repository that it had parked, the one at the
+        decision that its copy is counted again.
         """
         return self._due.get(member, {})
 
@@ -346,6 +376,16 @@ class FleetView:
     def admissible(self) -> list[Member]:
         """Return who asks to be counted and may be: level with every watermark, newest of its host."""
         return sorted(m for m, behind in self._behind.items() if not behind and self._is_next(m))
+
+    def recountable(self) -> list[tuple[Member, RepoId, int]]:
+        """Return the copies that are well again and level: member, repository, how often it was parked."""
+        copies = ((member, r) for r, members in self._recountable.items() for member in members)
+        return sorted((member, r, self._rows[r].reports[member].parks) for member, r in copies)
+
+    def is_answered(self, member: Member, repository: RepoId) -> bool:
+        """Whether the counted member counts for the repository: it has not parked it, or is recounted."""
+        row = self._rows.get(repository)
+        return row is None or row.is_answered_by(member)
 
     def replaced(self) -> list[Member]:
         """Return the counted members that answer no reads any more: their host said so, or began anew."""

@@ -10,6 +10,7 @@ incarnation, or a coordinator's claim and the number of its decision.
     watermark/<claim>/<number>/<repository>          decisions, under numbers of their own, never sent twice
     admit/<claim>/<number>/<host>/<incarnation>
     evict/<claim>/<number>/<host>/<incarnation>
+    recount/<claim>/<number>/<host>/<incarnation>/<repository>
 
 Promises: parse_record(key of r, value of r) == r; a record of an unknown or damaged form is None, as the
 topic may carry what a newer release writes, and a decision that nobody can read is no decision.
@@ -68,7 +69,11 @@ NO_SEQ = Seq(0)
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How far a member's copy of one repository is; `parked` says why it refuses reads of it, "" if not."""
+    """How far a member's copy of one repository is.
+
+    `parked` says why it refuses reads of it, "" if it is well; `parks` counts how often it was parked in
+    this incarnation. A copy that is well again is counted again by a decision, `Recount`, like a new member.
+    """
 
     member: Member
     repository: RepoId
@@ -76,6 +81,7 @@ class Report:
     exposed: Seq = NO_SEQ
     parked: str = ""
     is_deleted: bool = False
+    parks: int = 0
 
     @property
     def key(self) -> str:
@@ -88,6 +94,7 @@ class Report:
             "exposed": self.exposed,
             "parked": self.parked,
             "is_deleted": self.is_deleted,
+            "parks": self.parks,
         }
 
     @property
@@ -172,7 +179,25 @@ class Evict:
         return {}
 
 
-Decision = Watermark | Admit | Evict
+@dataclass(frozen=True, slots=True)
+class Recount:
+    """From here on the member's copy of the repository, parked `parks` times and well again, is counted."""
+
+    ticket: Ticket
+    member: Member
+    repository: RepoId
+    parks: int
+
+    @property
+    def key(self) -> str:
+        return f"recount/{self.ticket}/{self.member.host}/{self.member.incarnation}/{self.repository}"
+
+    @property
+    def value(self) -> Value:
+        return {"parks": self.parks}
+
+
+Decision = Watermark | Admit | Evict | Recount
 StateRecord = Heartbeat | Report | Claim | Decision
 
 
@@ -191,7 +216,7 @@ def parse_member_key(key: str) -> Member | None:
     match key.split("/"):
         case ["member", host, incarnation] | ["report", host, incarnation, _]:
             words = host, incarnation
-        case ["admit" | "evict", _, _, host, incarnation]:
+        case ["admit" | "evict", _, _, host, incarnation] | ["recount", _, _, host, incarnation, _]:
             words = host, incarnation
         case _:
             return None
@@ -227,6 +252,9 @@ def _parse(words: list[str], value: Value) -> StateRecord | None:
             return Admit(_ticket(claim, number), _member(host, incarnation))
         case ["evict", claim, number, host, incarnation]:
             return Evict(_ticket(claim, number), _member(host, incarnation))
+        case ["recount", claim, number, host, incarnation, repository]:
+            member, parks = _member(host, incarnation), _natural(value, "parks")
+            return Recount(_ticket(claim, number), member, parse_repo_id(repository), parks)
         case _:
             return None
 
@@ -243,7 +271,7 @@ def _report(member: Member, repository: RepoId, value: Value) -> Report:
     if not isinstance(parked, str) or not isinstance(is_deleted, bool):
         raise ValueError("parked")
     applied, exposed = Seq(_natural(value, "applied")), Seq(_natural(value, "exposed"))
-    return Report(member, repository, applied, exposed, parked, is_deleted)
+    return Report(member, repository, applied, exposed, parked, is_deleted, _natural(value, "parks"))
 
 
 def _member(host: str, incarnation: str) -> Member:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hgfleet.model.fleet import FleetView
-from hgfleet.model.fleet_records import Member, Stage
+from hgfleet.model.fleet_records import Member, Report, Stage
 from hgfleet.model.ids import RepoId, Seq
 
 
@@ -29,6 +29,8 @@ class Membership:
         self._stale_seconds = stale_seconds
         self._sent_at: float | None = None  # of the last acknowledged heartbeat
         self._is_lapsed = False
+        self._parked: set[RepoId] = set()
+        self._parks: dict[RepoId, int] = {}
 
     @property
     def lease_ends_at(self) -> float:
@@ -59,13 +61,32 @@ class Membership:
     def may_serve(self, view: FleetView, exposed: Callable[[RepoId], Seq]) -> bool:
         """Whether it is counted and has exposed every watermark before that, parked ones left out."""
         return view.is_counted(self.member) and all(
-            exposed(repository) >= seq or self._has_parked(view, repository)
+            exposed(repository) >= seq or not view.is_answered(self.member, repository)
             for repository, seq in view.due(self.member).items()
         )
 
+    def report(
+        self, repository: RepoId, applied: Seq, exposed: Seq, parked: str = "", *, is_deleted: bool = False
+    ) -> Report:
+        """Return what to say of a copy, and note if it is parked: refuse its reads before saying so."""
+        if parked and repository not in self._parked:
+            self._parks[repository] = self._parks.get(repository, 0) + 1
+        (self._parked.add if parked else self._parked.discard)(repository)
+        parks = self._parks.get(repository, 0)
+        return Report(self.member, repository, applied, exposed, parked, is_deleted, parks)
+
     def may_answer(self, view: FleetView, repository: RepoId, exposed: Seq) -> bool:
-        """Whether reads of one repository may be answered: what was parked serves again only when level."""
-        return exposed >= view.due(self.member).get(repository, 0)
+        """Whether reads of one repository may be answered.
+
+        What was parked serves again only when it was read that the copy, in its newest recovery, is counted
+        again, and all that was decided until then is exposed.
+        """
+        parks = self._parks.get(repository, 0)
+        report = view.report(self.member, repository)
+        if repository in self._parked or exposed < view.due(self.member).get(repository, 0):
+            return False
+        is_heard = report is not None and report.parks == parks and view.is_answered(self.member, repository)
+        return is_heard or not parks
 
     def serve(self) -> None:
         """Begin to answer reads, after `may_serve`."""
@@ -75,7 +96,3 @@ class Membership:
     def drain(self) -> None:
         """Refuse reads for good; do so visibly *before* reporting it."""
         self.stage = Stage.DRAINING
-
-    def _has_parked(self, view: FleetView, repository: RepoId) -> bool:
-        report = view.report(self.member, repository)
-        return report is not None and report.is_counted_out

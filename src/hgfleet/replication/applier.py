@@ -24,7 +24,7 @@ from hgfleet.adapters.agent_answers import Advanced, LogSnapshot, StateEnd, Stat
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.adapters.mirror_catalogue import MirrorCatalogue
 from hgfleet.model.fleet import FleetView
-from hgfleet.model.fleet_records import Member, Report, Stage, Watermark
+from hgfleet.model.fleet_records import Report, Stage, Watermark
 from hgfleet.model.ids import CATALOGUE, HostName, RepoId, Seq
 from hgfleet.model.membership import Membership
 from hgfleet.replication import mirror_disk
@@ -270,10 +270,11 @@ class Applier:
 
     def _take_own_report(self, record: Report, item: StateItem) -> None:
         """Say again what a late word of ours, landed behind a newer one, has put back."""
-        copy = self._copies.get(record.repository)
-        if copy is None or item.offset + 1 < self._acked_offset or self._reports.is_pending(record.key):
+        membership = self._member.membership
+        is_old = item.offset + 1 < self._acked_offset or self._reports.is_pending(record.key)
+        if membership is None or is_old:
             return
-        if self._report(record.member, copy) != record:
+        if self._report(membership, record.repository) != record:
             self._work.changed.add(record.repository)
 
     def _take_outcome(self, outcome: Outcome, now: float) -> None:
@@ -336,9 +337,7 @@ class Applier:
     def _return_copies(self, membership: Membership) -> None:
         """Answer for parked copies that are whole again and level with what may have been called visible."""
         for copy in self._work.returning():
-            report = self._view.report(membership.member, copy.repository)
-            is_heard = report is not None and not report.is_counted_out
-            if is_heard and membership.may_answer(self._view, copy.repository, copy.exposed):
+            if membership.may_answer(self._view, copy.repository, copy.exposed):
                 self._work.unpark(copy)
 
     def _exposed(self, repository: RepoId) -> Seq:
@@ -353,24 +352,22 @@ class Applier:
         changed = self._work.changed | self._showing.changed
         self._work.changed.clear()
         self._showing.changed.clear()
-        member = self._member.member
-        if member is None:
+        membership = self._member.membership
+        if membership is None:
             return
         for repository in changed:
-            report = self._report_of(member, repository)
+            report = self._report(membership, repository)
             if report is not None:
                 self._reports.say(report.key, dict(report.value))
 
-    def _report_of(self, member: Member, repository: RepoId) -> Report | None:
+    def _report(self, membership: Membership, repository: RepoId) -> Report | None:
         if repository == CATALOGUE:
-            return Report(member, CATALOGUE, self._paths.read_seq, self._paths.exposed)
+            return membership.report(CATALOGUE, self._paths.read_seq, self._paths.exposed)
         copy = self._copies.get(repository)
-        return self._report(member, copy) if copy is not None else None
-
-    @staticmethod
-    def _report(member: Member, copy: Copy) -> Report:
+        if copy is None:
+            return None
         parked = "" if copy.is_returning else copy.parked
-        return Report(member, copy.repository, copy.applied, copy.exposed, parked, copy.is_deleted)
+        return membership.report(repository, copy.applied, copy.exposed, parked, is_deleted=copy.is_deleted)
 
     def _hand_out(self, now: float) -> None:
         room = self._options.workers - self._working

@@ -12,6 +12,7 @@ from hgfleet.model.fleet_records import (
     Evict,
     Heartbeat,
     Member,
+    Recount,
     Report,
     Stage,
     StateRecord,
@@ -38,8 +39,9 @@ def report(
     parked: str = "",
     *,
     gone: bool = False,
+    parks: int = 0,
 ) -> Report:
-    return Report(member, repository, Seq(applied), Seq(exposed), parked, gone)
+    return Report(member, repository, Seq(applied), Seq(exposed), parked, gone, parks or int(bool(parked)))
 
 
 class Topic:
@@ -202,18 +204,54 @@ def test_a_joining_member_is_admitted_when_level_and_serves_when_it_has_exposed(
     assert not Membership(A2, 5.0).may_serve(view, lambda _: Seq(9))
 
 
-def test_an_unparked_copy_serves_when_it_has_exposed_what_was_decided_meanwhile(topic: Topic) -> None:
+def test_a_copy_that_is_well_again_is_counted_again_before_it_answers(topic: Topic) -> None:
     join(topic, A, r1=1)
     join(topic, B, r1=1)
-    topic.put(report(B, R1, 1, 1, parked="fork"), report(A, R1, 5))
+    mirror = Membership(B, 5.0)
+    topic.put(mirror.report(R1, Seq(1), Seq(1), "fork"), report(A, R1, 5))
     topic.run()
     assert topic.view().watermark(R1) == 5
-    topic.put(report(B, R1, 5, 1))
+    assert not mirror.may_answer(topic.view(), R1, Seq(1))
+    topic.put(mirror.report(R1, Seq(4), Seq(1)))
+    assert topic.run() == []
+    topic.put(mirror.report(R1, Seq(5), Seq(1)))
+    assert not mirror.may_answer(topic.view(), R1, Seq(5))
+    assert topic.run() == [Recount(ticket(topic, 5), B, R1, 1)]
     view = topic.view()
-    mirror = Membership(B, 5.0)
+    assert view.due(B)[R1] == 5
     assert not mirror.may_answer(view, R1, Seq(4))
     assert mirror.may_answer(view, R1, Seq(5))
     assert mirror.may_answer(view, R2, Seq(0))
+    topic.put(report(A, R1, 6))
+    assert topic.run() == []
+
+
+def test_a_copy_parked_again_is_not_helped_by_an_older_recount(topic: Topic) -> None:
+    join(topic, A, r1=1)
+    mirror = Membership(A, 5.0)
+    topic.put(mirror.report(R1, Seq(1), Seq(1), "fork"), mirror.report(R1, Seq(1), Seq(1)))
+    late = topic.step()
+    mirror.report(R1, Seq(1), Seq(1), "fork")
+    topic.put(*late.records)
+    assert not mirror.may_answer(topic.view(), R1, Seq(1))
+    again = mirror.report(R1, Seq(1), Seq(1))
+    assert again.parks == 2
+    assert not mirror.may_answer(topic.view(), R1, Seq(1))
+    topic.put(again)
+    assert topic.run() == [Recount(ticket(topic, 4), A, R1, 2)]
+    assert mirror.may_answer(topic.view(), R1, Seq(1))
+    assert [key for key, value in dict(topic.records).items() if key.startswith("recount") and value] == [
+        Recount(ticket(topic, 4), A, R1, 2).key
+    ]
+
+
+def test_a_copy_parked_at_the_join_is_recounted_too(topic: Topic) -> None:
+    join(topic, A, r1=3)
+    mirror = Membership(B, 5.0)
+    topic.put(beat(B), mirror.report(R1, Seq(0), Seq(0), "missing"))
+    topic.run()
+    topic.put(mirror.report(R1, Seq(3), Seq(0)))
+    assert topic.run() == [Recount(ticket(topic, 4), B, R1, 1)]
 
 
 def test_a_copy_that_was_parked_at_admission_does_not_hold_the_others_back(topic: Topic) -> None:

@@ -10,6 +10,7 @@ from hgfleet.model.fleet_records import (
     Evict,
     Heartbeat,
     Member,
+    Recount,
     Report,
     Stage,
     StateRecord,
@@ -27,12 +28,13 @@ TICKET = Ticket(Offset(7), 2)
 RECORDS: list[StateRecord] = [
     Heartbeat(MEMBER, Stage.JOINING, "1.0", 2),
     Report(MEMBER, R1, Seq(5), Seq(4)),
-    Report(MEMBER, R1, Seq(5), Seq(4), parked="fork"),
+    Report(MEMBER, R1, Seq(5), Seq(4), parked="fork", parks=3),
     Report(MEMBER, R1, is_deleted=True),
     Claim(HostName("one"), "abc"),
     Watermark(TICKET, R1, Seq(4)),
     Admit(TICKET, MEMBER),
     Evict(TICKET, MEMBER),
+    Recount(TICKET, MEMBER, R1, 2),
 ]
 
 
@@ -64,10 +66,15 @@ def test_every_writer_has_keys_of_its_own() -> None:
         ("member/one/-1", {"stage": "joining", "release": "", "feature_level": 0}),
         ("member/one/01", {"stage": "joining", "release": "", "feature_level": 0}),
         ("member/ONE/1", {"stage": "joining", "release": "", "feature_level": 0}),
-        ("report/one/1/x", {"applied": 1, "exposed": 1, "parked": "", "is_deleted": False}),
-        (f"report/one/1/{R1}", {"applied": -1, "exposed": 1, "parked": "", "is_deleted": False}),
-        (f"report/one/1/{R1}", {"applied": 1, "exposed": True, "parked": "", "is_deleted": False}),
-        (f"report/one/1/{R1}", {"applied": 1, "exposed": 1, "parked": None, "is_deleted": False}),
+        ("report/one/1/x", {"applied": 1, "exposed": 1, "parked": "", "is_deleted": False, "parks": 0}),
+        (f"report/one/1/{R1}", {"applied": -1, "exposed": 1, "parked": "", "is_deleted": False, "parks": 0}),
+        (
+            f"report/one/1/{R1}",
+            {"applied": 1, "exposed": True, "parked": "", "is_deleted": False, "parks": 0},
+        ),
+        (f"report/one/1/{R1}", {"applied": 1, "exposed": 1, "parked": None, "is_deleted": False, "parks": 0}),
+        (f"report/one/1/{R1}", {"applied": 1, "exposed": 1, "parked": "", "is_deleted": False}),
+        (f"recount/1/1/one/1/{R1}", {}),
         (f"watermark/1/1/{R1}", {"seq": "1"}),
         (f"watermark/1/1/{R1}", None),
         (f"watermark/1/{R1}", {"seq": 1}),
@@ -89,8 +96,7 @@ def test_keys_name_members_in_tombstones_too() -> None:
         *[MEMBER] * 4,
         None,
         None,
-        MEMBER,
-        MEMBER,
+        *[MEMBER] * 3,
     ]
     assert parse_report_key(Report(MEMBER, R1).key) == (MEMBER, R1)
     assert parse_report_key("report/one/1/x") is None
