@@ -20,6 +20,7 @@ import structlog
 
 from hgfleet.adapters.processes import Program, start
 from hgfleet.cli.fleet import Fleet, Place
+from hgfleet.cli.process_command import process_command
 from hgfleet.config.schema import FleetConfig
 from hgfleet.errors import TransientError
 from hgfleet.runtime.retry import Backoff
@@ -34,10 +35,7 @@ _STOP_SECONDS = 3.0
 @contextmanager
 def start_admin(config_path: Path, directory: Path, stop: threading.Event) -> Iterator[None]:
     """Keep the admin process running while the block runs; `stop` ends it early."""
-    from hgfleet.cli.process import PYTHON_MODULE
-
-    files = ["--config", str(config_path), "--dir", str(directory)]
-    program = Program([*PYTHON_MODULE, "admin", *files, "--name", "admin"])
+    program = Program(process_command("admin", config=config_path, directory=directory, name="admin"))
     ended = threading.Event()
     keeper = threading.Thread(target=_keep, args=(program, stop, ended), name="admin-keeper")
     keeper.start()

@@ -15,7 +15,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TextIO
 
 from hgfleet.adapters.local_client import parse_error
@@ -124,8 +123,3 @@ class _Reporter:
             return
         self._topic, self._reported_at = topic, now
         print(json.dumps({"topic": topic, "position": position, "total": total}), file=self._answers)
-
-
-def import_command(module: tuple[str, ...], config_path: Path, directory: Path) -> tuple[str, ...]:
-    """Return the command line of the process, but for what to import."""
-    return (*module, "import", "--config", str(config_path), "--dir", str(directory), "--name", "import")

@@ -7,6 +7,7 @@ Does not: do anything itself.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -17,28 +18,42 @@ from pathlib import Path
 
 import click
 
-from hgfleet.cli.config_commands import config_group
-from hgfleet.cli.fleet import DEFAULT_DIRECTORY
-from hgfleet.cli.log_commands import log_group
-from hgfleet.cli.render_commands import render_group
-from hgfleet.cli.repo_commands import repo_group
-from hgfleet.cli.status_command import status_command
-from hgfleet.cli.up_command import up_command
-from hgfleet.cli.user_commands import user_group
 from hgfleet.errors import FleetError, InvariantError
 from hgfleet.runtime import clock
 
 _INTERRUPTED = 130
+_DEFAULT_DIRECTORY = "hgfleet-data"
+COMMANDS = {
+    "config": "hgfleet.cli.config_commands:config_group",
+    "log": "hgfleet.cli.log_commands:log_group",
+    "render": "hgfleet.cli.render_commands:render_group",
+    "repo": "hgfleet.cli.repo_commands:repo_group",
+    "status": "hgfleet.cli.status_command:status_command",
+    "up": "hgfleet.cli.up_command:up_command",
+    "user": "hgfleet.cli.user_commands:user_group",
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class CommandTree(click.Group):
+    """Imports a command's module when it is asked for: the others would take longer than a quick command."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+@click.group(
+    cls=CommandTree, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="hgfleet")
 def commands() -> None:
     """Host Mercurial repositories on one machine or many."""
-
-
-for _command in (up_command, status_command, repo_group, user_group, log_group, config_group, render_group):
-    commands.add_command(_command)
 
 
 def main() -> None:
@@ -52,7 +67,7 @@ def run(arguments: list[str]) -> int:
         status = commands.main(args=arguments, prog_name="hgfleet", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        print(f"hgfleet: {_describe_usage(error)}", file=sys.stderr)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
@@ -71,11 +86,19 @@ def run(arguments: list[str]) -> int:
 
 def describe(error: FleetError) -> str:
     """Return a failure as a person reads it: what happened, and what to do about it."""
+    if error.code == "local.unreachable":
+        return f"{error}; is it running? `hgfleet up` starts it"
     if not error.hint:
         return str(error)
     if "\n" in error.hint:
         return "\n  ".join([f"{error}:", *error.hint.splitlines()])
     return f"{error}; {error.hint}"
+
+
+def _describe_usage(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    text = error.format_message().rstrip(".")
+    return f"{text}; see `{context.command_path} --help`" if context else text
 
 
 def _report_unexpected(error: Exception) -> int:
@@ -87,7 +110,7 @@ def _report_unexpected(error: Exception) -> int:
 
 def _record(name: str, error: Exception) -> str:
     """Append the details to the fleet's own log if there is one; return where they are, for the message."""
-    directory = Path(os.environ.get("HGFLEET_DIR", "") or DEFAULT_DIRECTORY) / "logs"
+    directory = Path(os.environ.get("HGFLEET_DIR", "") or _DEFAULT_DIRECTORY) / "logs"
     if not directory.is_dir():
         return ""
     path = directory / "commands.log"

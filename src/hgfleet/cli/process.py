@@ -20,6 +20,7 @@ from pathlib import Path
 
 import structlog
 
+from hgfleet.cli.process_command import process_command
 from hgfleet.config.layout import FleetLayout, HostLayout
 from hgfleet.config.load import load_config
 from hgfleet.config.schema import FleetConfig
@@ -27,8 +28,6 @@ from hgfleet.errors import FleetError
 from hgfleet.model.ids import HostName
 from hgfleet.runtime.faults import Faults, faults_from_environment
 from hgfleet.runtime.observability import configure_logging
-
-PYTHON_MODULE = (sys.executable, "-P", "-m", "hgfleet.cli.process")  # the command that runs this module
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +145,9 @@ def run_applier_process(start: Start) -> int:
     from hgfleet.runtime.lifecycle import stop_on_signals
 
     config, host = start.config, start.host
-    worker = (*PYTHON_MODULE, "apply-worker", "--config", str(start.config_path))
+    worker = process_command(
+        "apply-worker", config=start.config_path, directory=start.directory, name=f"apply-worker-{host.name}"
+    )
     options = ApplierOptions(
         host=host.name,
         repositories=host.repositories,
@@ -154,7 +155,7 @@ def run_applier_process(start: Start) -> int:
         catalogue=host.catalogue,
         serving=host.serving,
         agent_socket=start.layout.agent_socket,
-        worker_command=(*worker, "--mirror", host.name, "--name", f"apply-worker-{host.name}"),
+        worker_command=(*worker, "--mirror", host.name),
         worker_environment=os.environ,
         workers=config.mirrors.apply_workers,
         self_stale_seconds=config.membership.self_stale_seconds,

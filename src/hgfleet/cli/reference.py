@@ -43,8 +43,11 @@ def _walk(name: str, command: click.Command) -> Iterator[tuple[str, click.Comman
     if not isinstance(command, click.Group):
         yield name, command
         return
-    for child in sorted(command.commands):
-        yield from _walk(f"{name} {child}", command.commands[child])
+    context = click.Context(command, info_name=name)
+    for child in command.list_commands(context):
+        found = command.get_command(context, child)
+        assert found is not None  # noqa: S101 - it was listed
+        yield from _walk(f"{name} {child}", found)
 
 
 def _section(name: str, command: click.Command) -> str:

@@ -16,9 +16,9 @@ import click
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.cli.copies import CopyState, read_copy
 from hgfleet.cli.fleet import Fleet, fleet_options
-from hgfleet.cli.import_process import import_command, run_import
+from hgfleet.cli.import_process import run_import
 from hgfleet.cli.output import json_option, print_json, print_table
-from hgfleet.cli.process import PYTHON_MODULE
+from hgfleet.cli.process_command import process_command
 from hgfleet.cli.progress import shown_progress
 from hgfleet.errors import RejectedError
 from hgfleet.model.ids import CATALOGUE, RepoId, RepoPath, Seq, parse_repo_path
@@ -97,7 +97,7 @@ def _import(fleet: Fleet, repository: RepoId, source: str) -> dict[str, Any]:
     """Run the import in a process of its own: this one never loads Mercurial."""
     effective = fleet.layout.effective_config
     config_path = effective if effective.exists() else fleet.place.config_path
-    command = import_command(PYTHON_MODULE, config_path, fleet.place.directory)
+    command = process_command("import", config=config_path, directory=fleet.place.directory, name="import")
     with shown_progress() as show:
         return run_import(command, repository, source, show)
 

@@ -18,7 +18,7 @@ import hgfleet
 from hgfleet.adapters.hgrc_render import without_mercurial_settings
 from hgfleet.cli.addresses import MirrorAddress, has_proxy, mirror_addresses, reachable
 from hgfleet.cli.probes import has_ssh_banner, http_status, is_agent_serving, is_answering
-from hgfleet.cli.process import PYTHON_MODULE
+from hgfleet.cli.process_command import process_command
 from hgfleet.cli.supervisor import Service
 from hgfleet.config.layout import PRIMARY, FleetLayout
 from hgfleet.errors import ConfigError
@@ -111,11 +111,10 @@ class _Maker:
 
     def _python(self, role: str, host: str, is_ready: Callable[[], bool], *, stage: int) -> Service:
         name = role if host == ALL else f"{role}-{host}"
-        arguments = [*PYTHON_MODULE, role, "--config", str(self._layout.effective_config), "--name", name]
-        arguments += ["--dir", str(self._directory)]
-        if host not in {ALL, PRIMARY}:
-            arguments += ["--mirror", host]
-        return Service(name, role, host, arguments, self._environment, is_ready, stage)
+        config = self._layout.effective_config
+        arguments = process_command(role, config=config, directory=self._directory, name=name)
+        mirror = () if host in {ALL, PRIMARY} else ("--mirror", host)
+        return Service(name, role, host, (*arguments, *mirror), self._environment, is_ready, stage)
 
 
 def _answers(address: str, port: int, path: str, expected: int, *, is_tls: bool) -> bool:

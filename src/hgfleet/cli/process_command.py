@@ -1,0 +1,16 @@
+"""The command line of a process of ours: the entry in cli.process, run by this Python.
+
+Promises: nothing of the caller's working directory can be imported by it (-P).
+Does not: start it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def process_command(role: str, *, config: Path, directory: Path, name: str) -> tuple[str, ...]:
+    """Return the argument list; `directory` is the fleet's, `name` what its log lines call it."""
+    module = (sys.executable, "-P", "-m", "hgfleet.cli.process", role)
+    return (*module, "--config", str(config), "--dir", str(directory), "--name", name)
