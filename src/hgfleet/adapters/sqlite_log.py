@@ -127,7 +127,7 @@ class SqliteLog:
         deadline = clock.monotonic() + timeout_seconds
         while True:
             before = (self._appends, self._data_version())
-            if any(self.end_offset(*place) > offset for place, offset in seen.items()):
+            if self._has_news(seen):
                 return True
             if not self._wait_for_change(before, deadline):
                 return False
@@ -262,6 +262,16 @@ class SqliteLog:
         connection = connect(self._path, BUSY_SECONDS)
         self._connections.append(connection)
         return connection
+
+    def _has_news(self, seen: Mapping[tuple[Topic, Partition], Offset]) -> bool:
+        """Ask for all ends in one statement: this runs after every append of anybody."""
+        query = " UNION ALL ".join(
+            f'SELECT coalesce(max(offset) + 1, 0) FROM "{table_name(*place)}"'  # noqa: S608
+            for place in seen
+        )
+        with self._reading() as connection:
+            ends = connection.execute(query).fetchall()
+        return any(end > offset for (end,), offset in zip(ends, seen.values(), strict=True))
 
     def _data_version(self) -> int:
         with self._reading() as connection:

@@ -12,10 +12,11 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from hgfleet.errors import InDoubtError, PoisonError, RejectedError, TransientError
 from hgfleet.model.acceptance import RepoHead
-from hgfleet.model.ids import HostName, RepoId
+from hgfleet.model.ids import HostName, Offset, RepoId
 from hgfleet.model.message import Envelope, Kind, Message, decode_message, encode_message, make_message
 from hgfleet.model.settlement import HandedOver, Outcome, Settled, handed_over
 from hgfleet.ports.replication_log import NewRecord
@@ -59,6 +60,7 @@ class Result:
 class _Awaited:
     future: asyncio.Future[Result]
     at: float
+    record: NewRecord
 
 
 class AppendDesk:
@@ -81,11 +83,10 @@ class AppendDesk:
         """
         append, record = handed_over(message), _record(place, message)
         self._view.appends[place].begin(append)
+        self._view.expect(record.value, message)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._results[place, append.repository] = _Awaited(future, message.envelope.at)
-        task = asyncio.create_task(self._send(place, record, append))
-        self._tasks.add(task)
-        task.add_done_callback(self._note_sent)
+        self._results[place, append.repository] = _Awaited(future, message.envelope.at, record)
+        self._io.append([record]).add_done_callback(partial(self._note_answer, place, append))
         return future
 
     def unsettled(self, place: Place, repository: RepoId) -> asyncio.Future[Result] | None:
@@ -102,23 +103,26 @@ class AppendDesk:
         for task in self._tasks:
             task.cancel()
 
-    async def _send(self, place: Place, record: NewRecord, append: HandedOver) -> None:
-        try:
-            await self._io.append([record])
-        except TransientError as error:
+    def _note_answer(self, place: Place, append: HandedOver, answer: asyncio.Future[list[Offset]]) -> None:
+        """Take the log's word; what it took is settled by reading it back, here or soon."""
+        error = None if answer.cancelled() else answer.exception()
+        if isinstance(error, TransientError):
             self._withdraw(place, append, error)
-        except InDoubtError as error:
+        elif error is not None and self._is_open(place, append):
             logger.warning("append.in-doubt", extra=_fields(append) | {"reason": str(error)})
-            await self._ask(place, record, append)
+            task = asyncio.create_task(self._ask(place, append))
+            self._tasks.add(task)
+            task.add_done_callback(self._note_end)
 
     def _withdraw(self, place: Place, append: HandedOver, error: TransientError) -> None:
         if self._is_open(place, append):
             settled = self._view.appends[place].withdraw(append.repository)
             self._resolve(place, settled, error)
 
-    async def _ask(self, place: Place, record: NewRecord, append: HandedOver) -> None:
+    async def _ask(self, place: Place, append: HandedOver) -> None:
         """Make the log answer: whatever takes the append's seq settles it."""
         self._view.appends[place].leave_unanswered(append.repository)
+        record = self._results[place, append.repository].record
         question = record if place == CATALOGUE_PLACE else _record(place, self._void(append))
         while self._is_open(place, append):
             with suppress(TransientError, InDoubtError):
@@ -147,9 +151,10 @@ class AppendDesk:
     def _resolve(self, place: Place, settled: Settled, error: TransientError | None) -> None:
         repository = settled.append.repository
         awaited = self._results.pop((place, repository))
+        self._view.expect_no_more(awaited.record.value)
         awaited.future.set_result(Result(settled, self._view.head(repository), awaited.at, error))
 
-    def _note_sent(self, task: asyncio.Task[None]) -> None:
+    def _note_end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._io.fail(error)

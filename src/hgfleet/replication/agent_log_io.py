@@ -23,10 +23,12 @@ from hgfleet.ports.replication_log import NewRecord, Record, ReplicationLog
 from hgfleet.runtime import clock
 
 Place = tuple[Topic, Partition]
+_Batch = tuple[Place, Sequence[Record]]
+_Outcome = list[Offset] | FleetError
 Deliver = Callable[[Place, Sequence[Record]], None]
 
 READ_BYTES = 256 * 1024  # per partition and turn; what the loop folds at once
-MAX_UNDELIVERED = 8  # batches that the loop has not taken yet
+MAX_UNDELIVERED = 4  # turns that the loop has not taken yet
 WAIT_SECONDS = 0.1  # how long a stop may go unnoticed
 PAUSE_SECONDS = 0.2  # after a failure
 
@@ -53,6 +55,7 @@ class LogIo:
         self._condition = threading.Condition()
         self._requests: list[_Request] = []
         self._has_news = True
+        self._is_working = False
         self._is_stopping = False
         self._undelivered = threading.Semaphore(MAX_UNDELIVERED)
         self._threads = [
@@ -97,18 +100,19 @@ class LogIo:
             if self._is_stopping and not requests:
                 return
             outcome = self._append([record for request in requests for record in request.records])
-            places = self._places_of(requests) if not has_news else set(self._positions)
-            has_more = self._read_on(places)
-            self._finish(requests, outcome)
+            places = set(self._positions) if has_news else self._places_of(requests)
+            batches, has_more = self._read_on(places)
+            self._hand_over(batches, requests, outcome)
             self._note_read(has_news=has_news, has_more=has_more)
 
     def _next_work(self) -> tuple[list[_Request], bool]:
         with self._condition:
             self._condition.wait_for(lambda: self._requests or self._has_news or self._is_stopping)
             requests, self._requests = self._requests, []
+            self._is_working = True
             return requests, self._has_news
 
-    def _append(self, records: Sequence[NewRecord]) -> list[Offset] | FleetError:
+    def _append(self, records: Sequence[NewRecord]) -> _Outcome:
         if not records:
             return []
         try:
@@ -122,50 +126,45 @@ class LogIo:
     def _places_of(requests: Sequence[_Request]) -> set[Place]:
         return {(record.topic, record.partition) for request in requests for record in request.records}
 
-    def _read_on(self, places: set[Place]) -> bool:
-        """Read each place on and deliver; return whether there may be more."""
+    def _read_on(self, places: set[Place]) -> tuple[list[_Batch], bool]:
+        """Read each place on; return what came, and whether there may be more."""
+        batches: list[_Batch] = []
         has_more = False
         for place in sorted(places):
             try:
                 records = self._log.read(*place, self._positions[place], READ_BYTES)
             except FleetError as error:
                 self._note_failure(error)
-                return True
+                return batches, True
             if records:
                 self._positions[place] = records[-1].next_offset
-                self._hand_over(place, records)
+                batches.append((place, records))
                 has_more |= sum(len(record.value) for record in records) >= READ_BYTES
-        return has_more
+        return batches, has_more
 
-    def _hand_over(self, place: Place, records: Sequence[Record]) -> None:
+    def _hand_over(self, batches: Sequence[_Batch], requests: Sequence[_Request], outcome: _Outcome) -> None:
+        """Give the loop what one turn brought: records first, then the answers that depend on them."""
+        if not batches and not requests:
+            return
         while not self._undelivered.acquire(timeout=PAUSE_SECONDS):
             if self._is_stopping:
                 return
-        self._call(self._deliver_in_loop, place, records)
+        self._call(self._take_in_loop, batches, requests, outcome)
 
-    def _deliver_in_loop(self, place: Place, records: Sequence[Record]) -> None:
+    def _take_in_loop(
+        self, batches: Sequence[_Batch], requests: Sequence[_Request], outcome: _Outcome
+    ) -> None:
         self._undelivered.release()
         try:
-            self._deliver(place, records)
+            for place, records in batches:
+                self._deliver(place, records)
         except BaseException as error:
             self.fail(error)
             raise
-
-    def _finish(self, requests: Sequence[_Request], outcome: list[Offset] | FleetError) -> None:
-        if requests:
-            self._call(self._finish_in_loop, requests, outcome)
-
-    @staticmethod
-    def _finish_in_loop(requests: Sequence[_Request], outcome: list[Offset] | FleetError) -> None:
         start = 0
         for request in requests:
             end = start + len(request.records)
-            if request.answer.cancelled():
-                pass
-            elif isinstance(outcome, FleetError):
-                request.answer.set_exception(outcome)
-            else:
-                request.answer.set_result(outcome[start:end])
+            _answer(request.answer, outcome if isinstance(outcome, FleetError) else outcome[start:end])
             start = end
 
     def _note_read(self, *, has_news: bool, has_more: bool) -> None:
@@ -173,6 +172,7 @@ class LogIo:
             if has_news:
                 self._has_news = False
             self._has_news |= has_more
+            self._is_working = False
             self._condition.notify_all()
 
     # ---- the thread that waits for what others append
@@ -188,8 +188,14 @@ class LogIo:
                 self._ask_to_read()
 
     def _ask_to_read(self) -> None:
-        """Ask the other thread to read everything on, and wait until it has."""
+        """Ask the other thread to read everything on and wait until it has.
+
+        While that one is at work the news is most likely our own append: let it finish and look again.
+        """
         with self._condition:
+            if self._is_working:
+                self._condition.wait_for(lambda: not self._is_working or self._is_stopping)
+                return
             self._has_news = True
             self._condition.notify_all()
             self._condition.wait_for(lambda: not self._has_news or self._is_stopping)
@@ -214,3 +220,12 @@ class LogIo:
     def _call(self, callback: Callable[..., None], *arguments: object) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _answer(future: asyncio.Future[list[Offset]], outcome: _Outcome) -> None:
+    if future.cancelled():
+        return
+    if isinstance(outcome, FleetError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

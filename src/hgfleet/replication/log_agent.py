@@ -52,6 +52,7 @@ async def run_log_agent(options: AgentOptions, stop: asyncio.Event | None = None
     with _only_agent(options), _index(options) as (index, known), ThreadPoolExecutor(POOL_THREADS) as pool:
         view = AgentView(options.log.partitions(Topic.PUSHDATA), index, known)
         async with _log_io(options, view) as io:
+            _end_on_broken_callback(io)
             await _catch_up(options.log, view, io, pool)
             parts = _assemble(options, view, io, pool)
             await _serve(parts, stop or _stop_on_signals())
@@ -175,6 +176,18 @@ def _check_start(log: ReplicationLog, known: Mapping[Partition, PartitionState])
             raise ConfigError(
                 "log.overrun", "the log begins behind what this host has read", partition=partition
             )
+
+
+def _end_on_broken_callback(io: LogIo) -> None:
+    """Let no callback fail unnoticed; a failed connection's task is logged and harms nobody else."""
+
+    def note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        loop.default_exception_handler(context)
+        error = context.get("exception")
+        if error is not None and "handle" in context:
+            io.fail(error)
+
+    asyncio.get_running_loop().set_exception_handler(note)
 
 
 @asynccontextmanager
