@@ -15,16 +15,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mercurial import error
 from mercurial.node import hex as to_hex
 
 from hgfleet.adapters.agent_answers import AcceptedMessage, AppendRequest
-from hgfleet.errors import NOT_CONFIRMED, NOTHING_CHANGED, FleetError, InDoubtError
+from hgfleet.errors import NOT_CONFIRMED, FleetError, InDoubtError
 from hgfleet.hgext import binding, capture, fingerprint, identity, session_context, steps
 from hgfleet.hgext.binding import Binding
 from hgfleet.hgext.capture import Change
 from hgfleet.hgext.identity import Identity
 from hgfleet.hgext.pushlog import Push
+from hgfleet.hgext.refusals import NotConfirmedAbort, nothing_changed, reason_of
 from hgfleet.hgext.seqfile import SeqState
 from hgfleet.hgext.spool import Spool
 from hgfleet.model.ids import Epoch, PushId, Seq
@@ -66,22 +66,6 @@ class Accepted:
         """What the pusher is told when this host fails to complete it."""
         what = f" as push {self.push_id}" if self.push_id is not None else ""
         return f"accepted{what}; this host will complete it".encode()
-
-
-class NotConfirmedAbort(error.Abort):
-    """The log may or may not take the change."""
-
-
-def nothing_changed(reason: str, hint: str = "") -> error.Abort:
-    """Return the abort that refuses a change for sure."""
-    return error.Abort(f"{reason}; {NOTHING_CHANGED}".encode(), hint=hint.encode() or None)
-
-
-def reason_of(failure: FleetError) -> str:
-    """Return what a pusher is told about a failure."""
-    if failure.code == "local.unreachable":
-        return "the replication log cannot be reached"
-    return str(failure)
 
 
 def append(repo: Any, tr: Any, base: Base, heads_before: frozenset[int]) -> Prepared | None:

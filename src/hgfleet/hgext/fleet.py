@@ -10,13 +10,14 @@ Does not: do anything to repositories without our requirement.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from mercurial import error, exchange, extensions, obsolete, registrar, repair, streamclone
 from mercurial.repo import requirements as known_requirements
 
-from hgfleet.errors import NOTHING_CHANGED, ConfigError
+from hgfleet.errors import NOTHING_CHANGED, ConfigError, PoisonError
 from hgfleet.hgext import (
     binding,
     copies,
@@ -73,9 +74,15 @@ def reposetup(ui: Any, repo: Any) -> None:
     unfiltered = repo.unfiltered()
     unfiltered.hgfleet = binding.make(chosen, Path(unfiltered.root.decode()))
     unfiltered.__class__ = transactions.repository_class(unfiltered.__class__)
-    state = copies.state_of(unfiltered)
-    if state is not None:
-        creation.configure(unfiltered, state.settings)
+    _configure(unfiltered)
+
+
+def _configure(repo: Any) -> None:
+    """Follow the repository's settings; a copy without a sound seq file can be read and refuses writes."""
+    with contextlib.suppress(PoisonError):
+        state = copies.state_of(repo)
+        if state is not None:
+            creation.configure(repo, state.settings)
 
 
 def _hide_requirement(orig: Any, repo: Any) -> set[bytes]:

@@ -25,9 +25,9 @@ from mercurial.utils import urlutil
 
 from hgfleet.errors import NOTHING_CHANGED, InDoubtError, RejectedError
 from hgfleet.hgext import apply, binding, capture, copies, fingerprint, markers, push_errors, recovery
-from hgfleet.hgext.append import NotConfirmedAbort
 from hgfleet.hgext.capture import SOURCE
 from hgfleet.hgext.copies import Copy
+from hgfleet.hgext.refusals import NotConfirmedAbort
 from hgfleet.hgext.seqfile import SeqState
 from hgfleet.model.ids import Node, RepoId
 from hgfleet.model.payload import PhaseChanges

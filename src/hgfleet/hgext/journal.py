@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mercurial import localrepo, lock, transaction
+from mercurial import localrepo, transaction
+
+from hgfleet.hgext import lock_guard
 
 _JOURNAL = b"journal"
 
@@ -32,11 +34,8 @@ def recover_abandoned(repo: Any) -> bool:
 def is_abandoned(repo: Any) -> bool:
     """Tell, without the lock, whether a transaction lies there that nobody works on."""
     svfs = repo.unfiltered().svfs
-    return bool(svfs.exists(_JOURNAL)) and not is_locked(repo) and bool(svfs.exists(_JOURNAL))
-
-
-def is_locked(repo: Any) -> bool:
-    """Tell whether a living process holds the repository's lock; a dead one's is broken."""
-    if lock.lock._host is None:  # Mercurial asks for it only when it takes a lock
-        lock.lock._host = lock._getlockprefix()
-    return lock.lock(repo.unfiltered().svfs, b"lock", dolock=False).testlock() is not None
+    return (
+        bool(svfs.exists(_JOURNAL))
+        and not lock_guard.is_locked(repo.unfiltered())
+        and bool(svfs.exists(_JOURNAL))
+    )

@@ -18,7 +18,8 @@ from typing import Any
 from mercurial import error
 from mercurial.pure.mpatch import mpatchError
 
-from hgfleet.hgext import append, binding
+from hgfleet.hgext import binding
+from hgfleet.hgext.refusals import nothing_changed
 
 # What Mercurial raises when the data that it is given is damaged or does not fit.
 MISFITS = (
@@ -53,7 +54,7 @@ def _abort(bound: binding.Binding, cause: BaseException, reason: str) -> error.A
     if bound.accepted is not None:
         abort = error.Abort(bound.accepted.wording)
     else:
-        abort = append.nothing_changed(reason)
+        abort = nothing_changed(reason)
     # What Mercurial's command looks for when it answers inside the bundle2 protocol.
     abort.duringunbundle2 = getattr(cause, "duringunbundle2", False)
     abort._bundle2salvagedoutput = getattr(cause, "_bundle2salvagedoutput", ())

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hgfleet.errors import FleetError, PoisonError, RejectedError, TransientError
-from hgfleet.hgext import apply, binding, fingerprint, journal, push_errors, pushlog, seqfile
+from hgfleet.hgext import apply, binding, fingerprint, journal, lock_guard, push_errors, pushlog, seqfile
 from hgfleet.hgext.append import Base
 from hgfleet.hgext.binding import Binding
 from hgfleet.hgext.copies import Copy
@@ -66,7 +66,7 @@ def _bring_up_to_date(copy: Copy, repository: RepoId, agent: LogAgentClient) -> 
         _catch_up(copy, last, agent)
     elif _is_current(state, last) and not journal.is_abandoned(copy.repo):
         return state
-    elif not journal.is_locked(copy.repo):
+    elif not lock_guard.is_locked(copy.repo):
         _catch_up_locked(copy)
     return _present(copy)
 

@@ -9,23 +9,20 @@ Does not: ask the log itself (hgext.append, hgext.recovery).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 from mercurial import error, transaction
 
 from hgfleet.errors import NOTHING_CHANGED, FleetError
-from hgfleet.hgext import append, binding, recovery, session_context
-from hgfleet.hgext.append import Accepted, Base, NotConfirmedAbort, nothing_changed
+from hgfleet.hgext import append, binding, lock_guard, recovery, session_context
+from hgfleet.hgext.append import Accepted, Base
+from hgfleet.hgext.refusals import NotConfirmedAbort, nothing_changed, reason_of
 from hgfleet.hgext.session_context import RecordedChange
-from hgfleet.runtime import clock
 
 # Transactions that rewrite history or the store: copies could not follow.
 REFUSED = frozenset({b"strip", b"repair", b"upgrade", b"clone", b"localclone", b"fncache"})
 _FAULT = b"zzzz-hgfleet-fault"  # the last finalizer, and the last file generator before the commit point
 _RECORD = b"zzz-hgfleet-record"
-
-_LOCK_POLL_SECONDS = 0.02
 
 _class_by_base: dict[type, type] = {}
 
@@ -116,7 +113,7 @@ def writable_base(repo: Any, desc: bytes) -> Base:
 
 def refused(reason: FleetError) -> error.Abort:
     """Return the abort for a copy that may not be written now."""
-    return nothing_changed(append.reason_of(reason), reason.hint)
+    return nothing_changed(reason_of(reason), reason.hint)
 
 
 def _validate(repo: Any, tr: Any, base: Base, heads_before: frozenset[int]) -> None:
@@ -133,26 +130,6 @@ def _validate(repo: Any, tr: Any, base: Base, heads_before: frozenset[int]) -> N
 
 def _record(accepted: Accepted) -> None:
     session_context.record(RecordedChange(accepted.message.seq, accepted.push_id, accepted.nodes))
-
-
-def _wait_for_lock(ui: Any, take: Callable[[], Any]) -> Any:
-    """Take a lock as soon as it is free; Mercurial itself would look once a second.
-
-    Raises Abort naming the holder when it is not free within `ui.timeout` seconds.
-    """
-    ends_at = clock.monotonic() + ui.configint(b"ui", b"timeout")
-    while True:
-        try:
-            return take()
-        except error.LockHeld as exc:
-            if clock.monotonic() >= ends_at:
-                raise nothing_changed(_describe_holder(exc), "try again when it is done") from exc
-            clock.sleep(_LOCK_POLL_SECONDS)
-
-
-def _describe_holder(held: error.LockHeld) -> str:
-    host, _, pid = (held.locker or b"").decode("utf-8", "replace").partition(":")
-    return f"the repository is locked by process {pid} on host {host.partition('/')[0]}"
 
 
 def repository_class(base: Any) -> type:
@@ -181,8 +158,10 @@ def _make_class(base: Any) -> type:  # noqa: C901  # one class; each method is s
             return held
 
         def _lock(self, vfs: Any, lockname: bytes, wait: bool, *args: Any, **named: Any) -> Any:
-            take = functools.partial(super()._lock, vfs, lockname, False, *args, **named)
-            return _wait_for_lock(self.ui, take) if wait else take()
+            if lockname != b"lock":
+                return super()._lock(vfs, lockname, wait, *args, **named)
+            take_link = functools.partial(super()._lock, vfs, lockname, False, *args, **named)
+            return lock_guard.take(self.unfiltered(), wait, take_link)
 
         def transaction(self, desc: bytes, report: Any = None) -> Any:
             if self.currenttransaction() is not None or binding.of(self).is_applying:

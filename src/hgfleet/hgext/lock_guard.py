@@ -1,0 +1,121 @@
+"""Makes a repository's lock end with its holder, however that ends.
+
+Mercurial's lock is a link that names a process. After a power cut another process may have that number, or a
+restarted container another namespace, and the lock would stand until a person removes it. So whoever wants
+the link takes a kernel lock on a file beside it first, which no dead process holds.
+
+Promises: who holds the kernel lock and finds the link of this host knows that its holder is gone. A link of
+another host is never broken.
+Does not: help against hosts that share storage under one name.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from typing import Any
+
+from mercurial import error, lock
+
+from hgfleet.hgext.refusals import nothing_changed
+from hgfleet.runtime import clock
+
+NAME = b"hgfleet-lock"
+_POLL_SECONDS = 0.02
+
+
+class LockGuard:
+    """The kernel lock of one repository, for one holder."""
+
+    def __init__(self, path: bytes) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def try_take(self) -> bool:
+        """Take it unless somebody has it. Raises OSError where the file cannot be made."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Let go of it, if it is held."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def take(repo: Any, wait: bool, take_link: Callable[[], Any]) -> Any:
+    """Take Mercurial's lock by `take_link`, which does not wait, as soon as nobody holds it.
+
+    Raises LockHeld when it is held and not to be waited for; after `ui.timeout` seconds an Abort that names
+    the holder.
+    """
+    guard = LockGuard(repo.vfs.join(NAME))
+    ends_at = clock.monotonic() + (repo.ui.configint(b"ui", b"timeout") if wait else 0)
+    while not _try_take(guard, repo):
+        if clock.monotonic() >= ends_at:
+            raise _held(repo) if not wait else nothing_changed(_holder(repo), "try again when it is done")
+        clock.sleep(_POLL_SECONDS)
+    try:
+        held = _take_link(repo, take_link)
+    except BaseException:
+        guard.release()
+        raise
+    held.postrelease.insert(0, lambda _is_success: guard.release())
+    return held
+
+
+def is_locked(repo: Any) -> bool:
+    """Tell whether a living process holds the lock."""
+    guard = LockGuard(repo.vfs.join(NAME))
+    is_free = _try_take(guard, repo)
+    guard.release()
+    return not is_free
+
+
+def _try_take(guard: LockGuard, repo: Any) -> bool:
+    try:
+        return guard.try_take()
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        raise error.LockUnavailable(exc.errno, reason, repo.vfs.join(NAME), repo.root) from exc
+
+
+def _take_link(repo: Any, take_link: Callable[[], Any]) -> Any:
+    try:
+        return take_link()
+    except error.LockHeld as exc:
+        host = lock._getlockprefix().partition(b"/")[0]
+        if (exc.locker or b"").partition(b":")[0].partition(b"/")[0] != host:
+            raise nothing_changed(_describe(exc.locker), "another host may write to it") from exc
+    repo.svfs.tryunlink(b"lock")
+    return take_link()
+
+
+def _held(repo: Any) -> error.LockHeld:
+    return error.LockHeld(errno.EAGAIN, repo.svfs.join(b"lock"), repo.root, _locker(repo))
+
+
+def _holder(repo: Any) -> str:
+    return _describe(_locker(repo))
+
+
+def _locker(repo: Any) -> bytes:
+    try:
+        return bytes(repo.svfs.readlock(b"lock"))
+    except FileNotFoundError:
+        return b""
+
+
+def _describe(locker: bytes | None) -> str:
+    host, _, pid = (locker or b"").decode("utf-8", "replace").partition(":")
+    if not pid:
+        return "the repository is locked by another process"
+    return f"the repository is locked by process {pid} on host {host.partition('/')[0]}"
