@@ -43,6 +43,10 @@ PAGES = (
     "json-manifest",
     "json-graph?revcount=200",
     "raw-log",
+    "json-pushes?startID=0&full=1&version=2",
+    "json-pushes?changeset=tip",
+    "pushloghtml",
+    "pushlog",
 )
 PER_CHANGESET = ("rev", "json-rev", "raw-rev", "file")
 PER_FILE = (

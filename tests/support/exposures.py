@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hgfleet.model.ids import Seq
+from hgfleet.hgext.pushlog import NAME as PUSHLOG
+from hgfleet.hgext.pushlog import PUSHERS_NAME, Push, Pushlog, format_rows
+from hgfleet.model.ids import PushId, Seq
 from hgfleet.model.settings import RepoSettings
 from hgfleet.model.state import Fingerprint
 from tests.support.clients import HgClient
 
+PUSHERS = ("alice@example.org", "<script>alert(1)</script>", "Zoë")
 SERVER = ("phases.publish=no", "experimental.evolution=all", "ui.username=server")
 _EXTENSION = '''"""What the entry point of hgfleet's extension calls for readers."""
 
@@ -116,23 +119,46 @@ def take_view(directory: Path, seq: Seq, settings: RepoSettings | None = None) -
     from hgfleet.hgext.views import make_view
 
     repo = factory.repository(open_ui("apply"), str(directory).encode()).unfiltered()
-    obsstore = directory / ".hg" / "store" / "obsstore"
-    fingerprint = Fingerprint(
-        changelog_length=len(repo), obsstore_bytes=obsstore.stat().st_size if obsstore.exists() else 0
-    )
+    store = directory / ".hg" / "store"
+    obsstore = store / "obsstore"
     with repo.lock():
+        fingerprint = Fingerprint(
+            changelog_length=len(repo),
+            obsstore_bytes=obsstore.stat().st_size if obsstore.exists() else 0,
+            pushes=_record_push(store, seq, len(repo)),
+        )
         make_view(repo, seq, fingerprint, settings or RepoSettings(is_publishing=False))
 
 
-def build(directory: Path, hg: HgClient) -> Exposures:
-    """Make every kind of change that a push can carry, alone and mixed."""
+def _record_push(store: Path, seq: Seq, length: int) -> int:
+    """Add a row to the pushlog if there are new changesets; return how many rows there are."""
+    with Pushlog(store) as log:
+        last = log.push(len(log))
+        known = last.end_rev if last is not None else 0
+        push = Push(PushId(len(log) + 1), seq, pushed_at(seq), known, length, PUSHERS[seq % len(PUSHERS)])
+    if length == known:
+        return push.push_id - 1
+    rows, names = format_rows(store, [push])
+    for name, data in ((PUSHLOG, rows), (PUSHERS_NAME, names)):
+        with (store / name).open("ab") as file:
+            file.write(data)
+    return push.push_id
+
+
+def pushed_at(seq: Seq) -> float:
+    """Return when the push of a seq was accepted."""
+    return 1_700_000_000.5 + 1000 * seq
+
+
+def build(directory: Path, hg: HgClient, names: tuple[str, ...] = ()) -> Exposures:
+    """Make every kind of change that a push can carry, alone and mixed; or only the named ones."""
     made = Exposures(directory, hg)
     directory.mkdir(parents=True, exist_ok=True)
     hg.run("init", str(made.full), "--config", "format.use-share-safe=yes").ok()
     hg.run("init", str(made.work)).ok()
     (made.work / ".hg" / "hgrc").write_text("[experimental]\nevolution=all\n[phases]\npublish=no\n")
-    for what, step in STEPS.items():
-        step(made)
+    for what in names or tuple(STEPS):
+        STEPS[what](made)
         made.applied(what)
     return made
 

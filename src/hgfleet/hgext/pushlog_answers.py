@@ -103,7 +103,7 @@ def _gathered(repo: Any, log: Pushlog, query: PushQuery) -> Answer:
     for scanned, push in enumerate(_candidates(repo, log, query), 1):
         if _fits(push, query):
             shown = _shown(repo, push, query.branch)
-            if query.branch is None or shown.revs:
+            if query.branch is None or shown.revs or shown.hidden_revs:
                 found.append(shown)
                 total += 1 if query.tips_only else len(shown.revs) + len(shown.hidden_revs)
         is_enough = len(found) >= MAX_PUSHES or total >= limit or scanned >= _MAX_SCANNED

@@ -65,7 +65,8 @@ class Application:
 
         def noting_start(status: str, headers: Any, failure: Any = None) -> Any:
             line.status = status
-            return start(status, headers, failure)
+            write = start(status, headers, failure)
+            return _discard if request.method == "HEAD" else write
 
         return line.follow(self._answer(request, noting_start, line))
 
@@ -136,6 +137,10 @@ class Application:
     def _check_available(served: Served) -> None:
         if served.parked_reason is not None:
             raise RejectedError("web.parked", _PARKED, status=502)
+
+
+def _discard(_data: bytes) -> None:
+    """Stand for WSGI's write() where an answer has no body."""
 
 
 class _Line:

@@ -39,8 +39,33 @@ def wire_command(query: str) -> bytes:
     """Return the value of `cmd` as hgweb will read it, b"" if there is none."""
     if "cmd=" not in query:
         return b""
-    pairs = urllib.parse.parse_qsl(query, keep_blank_values=True, encoding="latin-1")
-    return dict(pairs).get("cmd", "").encode("latin-1")
+    return dict(parse_pairs(query.encode("latin-1", "replace"))).get(b"cmd", b"")
+
+
+def parse_pairs(query: bytes, keep_blank_values: bool = True) -> list[tuple[bytes, bytes]]:
+    """Split a URL's query into names and values, in bytes.
+
+    Stands for urllib.parse.parse_qsl in Mercurial's hands: in some releases of Python that one fails on bytes
+    outside ASCII, so that nobody could ask for a bookmark or an author with an umlaut.
+    """
+    pairs = []
+    for item in query.split(b"&"):
+        name, _, value = item.partition(b"=")
+        if name and (value or keep_blank_values):
+            pairs.append((_unquoted(name), _unquoted(value)))
+    return pairs
+
+
+def parse_lists(query: bytes, keep_blank_values: bool = True) -> dict[bytes, list[bytes]]:
+    """Return the values of each name; stands for urllib.parse.parse_qs."""
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in parse_pairs(query, keep_blank_values):
+        values.setdefault(name, []).append(value)
+    return values
+
+
+def _unquoted(text: bytes) -> bytes:
+    return urllib.parse.unquote_to_bytes(text.replace(b"+", b" "))
 
 
 def bound_request(request: Any) -> None:

@@ -11,10 +11,11 @@ import importlib
 import os
 from typing import Any
 
-from mercurial import encoding, extensions, hook, initialization
+from mercurial import encoding, extensions, hook, initialization, util
 from mercurial import ui as uimod
 
 from hgfleet.web.answers import HGWEB_CSP
+from hgfleet.web.arguments import parse_lists, parse_pairs
 from hgfleet.web.options import SiteOptions
 
 _EXTENSION = b"hgfleet.hgext.fleet"
@@ -50,6 +51,7 @@ def load_ui(site: SiteOptions) -> Any:
     extensions.populateui(ui)
     extensions.find(_EXTENSION)  # KeyError: it must not go on without
     hook.redirect(True)
+    util.urlreq.parseqsl, util.urlreq.parseqs = parse_pairs, parse_lists
     ui.ferr = open(os.devnull, "wb")  # noqa: SIM115  (what clients provoke is in the log line of their request)
     return ui
 
