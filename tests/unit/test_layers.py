@@ -16,6 +16,7 @@ OUTERMOST_FRAMES = frozenset(
     {
         "hgfleet.adapters.asyncssh_front",
         "hgfleet.cli.main",
+        "hgfleet.cli.process",
         "hgfleet.hgext.session_children",
         "hgfleet.hgext.session_worker",
     }
