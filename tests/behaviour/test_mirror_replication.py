@@ -36,6 +36,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MirrorFleet]:
 def fleet(running: MirrorFleet) -> MirrorFleet:
     """A fleet in health, whatever the test before left."""
     for process in running.processes:
+        process.disarm_all()
         if process.is_running:
             process.thaw()
         else:
@@ -91,7 +92,10 @@ def test_nobody_shows_a_push_before_every_counted_mirror_has_it(
     assert not fleet.client.wait_visible(repository.id, repository.seq, 0.1).is_visible
     two.process.thaw()
     fleet.assert_converged(repository)
-    assert fleet.client.wait_visible(repository.id, repository.seq, 5).is_visible
+    fleet.wait(
+        lambda: fleet.client.wait_visible(repository.id, repository.seq, 1).is_visible,
+        "visible on all is said",
+    )
 
 
 def test_a_mirror_silent_for_a_lease_is_left_behind_and_joins_anew(
@@ -164,7 +168,7 @@ def test_a_copy_that_something_else_changed_is_refused_rebuilt_and_served_again(
     generation = one.hg_directory(repository.id).parent.resolve().name
     roots.write_bytes(b"")
     fleet.push(repository)
-    fleet.wait(lambda: "applier.parked" in one.process.text(), "the copy is parked")
+    fleet.wait(lambda: one.process.has_logged("applier.parked", repository.id), "the copy is parked")
     fleet.assert_converged(repository)
     assert one.hg_directory(repository.id).parent.resolve().name != generation
     assert not (one.home / "repos" / repository.id / generation).exists()
@@ -244,7 +248,6 @@ def test_without_a_coordinator_nothing_new_is_shown_and_after_its_restart_it_is(
         assert mirror.exposed(repository.id) == shown
         assert mirror.is_ready, "readiness does not depend on the coordinator"
     fleet.coordinator.start()
-    fleet.wait_exposed(repository, deadline_seconds=5)
     fleet.assert_converged(repository)
 
 

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +114,23 @@ class Process:
     def disarm(self, point: str) -> None:
         (self.faults / point).unlink(missing_ok=True)
 
+    def disarm_all(self) -> None:
+        """Disarm every point."""
+        for path in self.faults.iterdir():
+            path.unlink(missing_ok=True)
+
     def has_reached(self, point: str) -> bool:
         """Whether a stalled process stands there, or a killing point was used up."""
-        return (self.faults / f"{point}.reached").exists() or not (self.faults / point).exists()
+        return self._stalled_pid(point) != "" or not (self.faults / point).exists()
+
+    def _stalled_pid(self, point: str) -> str:
+        """Return the pid as far as it is written: the file appears before its content."""
+        path = self.faults / f"{point}.reached"
+        return path.read_text() if path.exists() else ""
 
     def freeze_at(self, point: str) -> int:
         """Hold the process that is stalled at a point in its tracks, let others pass; return its pid."""
-        pid = int((self.faults / f"{point}.reached").read_text())
+        pid = int(self._stalled_pid(point))
         os.kill(pid, signal.SIGSTOP)
         self.disarm(point)
         return pid
@@ -127,6 +138,10 @@ class Process:
     def text(self) -> str:
         """Return all that it has logged."""
         return self._output.read_text(errors="replace") if self._output.exists() else ""
+
+    def has_logged(self, *words: str) -> bool:
+        """Whether one line has all the words."""
+        return any(all(word in line for word in words) for line in self.text().splitlines())
 
     def tail(self) -> str:
         lines = self.text().splitlines()
@@ -181,6 +196,10 @@ class Mirror:
 
     def parked(self) -> dict[str, str]:
         return self.table("parked")
+
+    def answers(self, repository: Repository) -> bool:
+        """Whether the path leads to the repository here and it is not refused."""
+        return self.paths().get(repository.path) == repository.id and repository.id not in self.parked()
 
     def digest(self, repository: RepoId) -> str:
         """Return the full digest of its copy."""
@@ -305,9 +324,8 @@ class MirrorFleet:
             self.wait_exposed(repository)
             expected = repository.digest()
             for mirror in self.mirrors:
+                self.wait(partial(mirror.answers, repository), f"{mirror.name} serves {repository.path}")
                 assert mirror.digest(repository.id) == expected, f"{mirror.name}: {repository.path}"
-                assert mirror.paths().get(repository.path) == repository.id
-                assert repository.id not in mirror.parked()
 
 
 def use_agent(directory: Path) -> None:

@@ -148,13 +148,10 @@ class MirrorWork:
             return
         copy.applied = max(copy.applied, outcome.seq)
         copy.is_deleted = outcome.is_deleted
-        _log.info(
-            "applier.applied",
-            repository=copy.repository,
-            seq=copy.applied,
-            messages=outcome.count,
-            seconds=round(outcome.seconds, 4),
-        )
+        if outcome.count:
+            seconds = round(outcome.seconds, 4)
+            names = {"repository": copy.repository, "seq": copy.applied}
+            _log.info("applier.applied", **names, messages=outcome.count, seconds=seconds)
         if copy.cure is Cure.RETRY and (copy.applied >= copy.last or copy.is_held):
             self._begin_return(copy)
 
