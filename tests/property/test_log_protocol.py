@@ -58,16 +58,16 @@ SORTS = {
     " pushes ": 3,
     " is told": 3,
     " asks ": 2,
-    " creates": 0.5,
+    " creates": 1.0,
     " deletes": 2,
     " renames": 1,
-    " goes on": 4,
+    " goes on": 6,
     " catches up ": 3,
     " reopens ": 1,
     "start ": 2,
-    " dies": 0.3,
+    " dies": 0.15,
     " voids ": 1,
-    " times out": 0.3,
+    " times out": 0.2,
 }
 
 
@@ -78,15 +78,16 @@ class AnyStep(RuleBasedStateMachine):
         super().__init__()
         self.world = LogWorld(max_lives=5, max_pushes=8)
 
-    @initialize(is_up=st.booleans())
-    def begin(self, is_up: bool) -> None:
-        if is_up:
+    @initialize(seed=st.integers(0, 2**64))
+    def begin(self, seed: int) -> None:
+        if seed % 4:
             assert play(self.world, UP) == []
+        self.walk(seed)
 
-    @rule(random=st.randoms(use_true_random=False))
-    def walk(self, random: Random) -> None:
-        random = Random(random.getrandbits(64))
-        for _ in range(15):
+    @rule(seed=st.integers(0, 2**64))
+    def walk(self, seed: int) -> None:
+        random = Random(seed)
+        for _ in range(80):
             steps = self.world.steps()
             sorts = [sort for sort in SORTS if any(sort in name for name in steps)]
             if not sorts:
@@ -114,8 +115,8 @@ class AnyStep(RuleBasedStateMachine):
 
 TestAnyStep = AnyStep.TestCase
 TestAnyStep.settings = settings(
-    max_examples=100,
-    stateful_step_count=15,
+    max_examples=60,
+    stateful_step_count=4,
     deadline=None,
     derandomize=True,
     phases=[Phase.generate],  # the steps are printed; making them fewer takes minutes

@@ -104,12 +104,12 @@ class Sent:
 class Budget:
     """How often the rarer things may happen, so that a walk gets somewhere."""
 
-    ticks: int = 40
+    ticks: int = 60
     pauses: int = 2
-    starts: int = 9
+    starts: int = 20
     parks: int = 3
     wipes: int = 1
-    seats: int = 3
+    seats: int = 6
 
 
 class FleetWorld:
@@ -202,8 +202,8 @@ class FleetWorld:
             yield f"{name} hears", partial(self.hear, mirror)
         for repository_or_all in mirror.to_refuse[:1]:
             yield f"{name} refuses", partial(self.refuse, mirror, repository_or_all)
-        is_over = membership.is_over(mirror.view, self.now)
-        if is_over:
+        if membership.is_over(mirror.view, self.now):
+            yield f"{name} starts over", partial(self.start, mirror)
             return
         mirror.was_ready = mirror.stage is Stage.SERVING
         if len(mirror.outbox) < 4:

@@ -34,10 +34,15 @@ def parse_repo_settings(values: Any) -> RepoSettings:
     writers = values["writers"]
     is_fit = (
         isinstance(writers, list)
-        and all(isinstance(group, str) for group in writers)
+        and all(_is_text(group) for group in writers)
         and isinstance(values["is_publishing"], bool)
-        and isinstance(values["description"], str)
+        and _is_text(values["description"])
     )
     if not is_fit:
         raise PoisonError("settings.damaged", "damaged or unknown repository settings")
     return RepoSettings(tuple(writers), values["is_publishing"], values["description"])
+
+
+def _is_text(value: Any) -> bool:
+    """Whether the value can be written down: JSON can also spell half a character."""
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)

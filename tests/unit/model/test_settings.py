@@ -26,6 +26,7 @@ def test_settings_are_read_back(settings: RepoSettings) -> None:
         FULL.to_json() | {"writers": [1]},
         FULL.to_json() | {"is_publishing": 1},
         FULL.to_json() | {"description": None},
+        FULL.to_json() | {"description": "\ud800"},
     ],
 )
 def test_unknown_or_damaged_settings_are_not_dropped(values: Any) -> None:
