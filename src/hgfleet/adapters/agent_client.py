@@ -55,6 +55,7 @@ from hgfleet.runtime import clock
 
 SETTLE_PAUSE_SECONDS = 0.02
 SETTLE_GRACE_SECONDS = 2.0  # for the answer to come after the agent's own deadline
+BLOB_SECONDS = 3600.0  # a blob may be as large as a whole repository
 READ_BYTES = 4 * 1024 * 1024
 T = TypeVar("T")
 
@@ -104,6 +105,7 @@ class LogAgentClient:
         return self._ask(
             parse_visibility,
             "wait_visible",
+            timeout_seconds,
             repository=repository,
             seq=seq,
             timeout_seconds=timeout_seconds,
@@ -128,7 +130,7 @@ class LogAgentClient:
 
     def blob_get(self, sha256: Digest, target: Path) -> None:
         """Have the blob written to `target`; RejectedError `blob.missing`, PoisonError `blob.damaged`."""
-        self._ask(lambda _: None, "blob_get", sha256=sha256, path=str(target.absolute()))
+        self._ask(lambda _: None, "blob_get", BLOB_SECONDS, sha256=sha256, path=str(target.absolute()))
 
     # ---- changes: InDoubtError when the answer is lost
 
@@ -156,7 +158,7 @@ class LogAgentClient:
     def blob_put(self, spool_file: Path, sha256: Digest, size_bytes: int) -> None:
         """Hand a spool file over to the blob store and lose it; putting it again is harmless."""
         fields = {"path": str(spool_file.absolute()), "sha256": sha256, "size_bytes": size_bytes}
-        self._change("blob_put", fields)
+        self._change("blob_put", fields, wait_seconds=BLOB_SECONDS)
 
     def create(
         self, path: str, settings: Mapping[str, Json], *, identity: str, trace: str
@@ -209,9 +211,9 @@ class LogAgentClient:
 
     # ---- one request, one answer
 
-    def _ask(self, parse: Callable[[Frame], T], op: str, **fields: Any) -> T:
+    def _ask(self, parse: Callable[[Frame], T], op: str, longer_seconds: float = 0.0, **fields: Any) -> T:
         """Ask; once more on a new connection when the agent was restarted in between."""
-        wait_seconds = self._timeout_seconds + float(fields.get("timeout_seconds", 0.0))
+        wait_seconds = self._timeout_seconds + longer_seconds
         try:
             frame = self._exchange(op, fields, b"", wait_seconds)
         except (TransientError, InDoubtError) as error:
@@ -300,7 +302,7 @@ class LogAgentClient:
     def _find_if_reachable(self, request: AppendRequest) -> AcceptedMessage | TransientError | None:
         try:
             return self._find(request)
-        except TransientError:
+        except FleetError:
             return None  # nobody is there yet, or not able to say
 
     def _find(self, request: AppendRequest) -> AcceptedMessage | TransientError | None:

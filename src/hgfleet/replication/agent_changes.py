@@ -91,7 +91,7 @@ class ChangeDesk:
             return
         loop = asyncio.get_running_loop()
         is_stored = await loop.run_in_executor(
-            self._parts.pool, self._parts.options.blobs.contains, payload.sha256
+            self._parts.blob_pool, self._parts.options.blobs.contains, payload.sha256
         )
         if not is_stored:
             raise RejectedError("blob.missing", "no such blob", status=404, sha256=payload.sha256)

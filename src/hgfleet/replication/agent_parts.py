@@ -52,4 +52,5 @@ class AgentParts:
     primary: Primary
     catalogue_desk: CatalogueDesk
     visibility: VisibilityDesk
-    pool: ThreadPoolExecutor  # for reading the log and moving blobs; the loop itself never waits for a disk
+    pool: ThreadPoolExecutor  # for reading the log; the loop itself never waits for a disk
+    blob_pool: ThreadPoolExecutor  # a blob may take minutes, and nobody who reads waits for that

@@ -220,7 +220,9 @@ class Requests:
 
     async def _blob_put(self, fields: RequestFields, body: bytes) -> Answer:
         source, sha256 = Path(fields.text("path")), fields.digest("sha256")
-        await self._in_pool(self._take_over, source, sha256, fields.natural("size_bytes"))
+        size_bytes = fields.natural("size_bytes")
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._parts.blob_pool, self._take_over, source, sha256, size_bytes)
         return {}, b""
 
     def _take_over(self, source: Path, sha256: Digest, size_bytes: int) -> None:
@@ -234,7 +236,9 @@ class Requests:
         source.unlink(missing_ok=True)
 
     async def _blob_get(self, fields: RequestFields, body: bytes) -> Answer:
-        await self._in_pool(self._options.blobs.get, fields.digest("sha256"), Path(fields.text("path")))
+        sha256, target = fields.digest("sha256"), Path(fields.text("path"))
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._parts.blob_pool, self._options.blobs.get, sha256, target)
         return {}, b""
 
     # ---- the fleet's state

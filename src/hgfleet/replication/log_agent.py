@@ -39,7 +39,10 @@ from hgfleet.runtime.lifecycle import STOP_SIGNALS
 
 FLUSH_SECONDS = 0.5
 POOL_THREADS = 6
+BLOB_THREADS = 3
 STOP_GRACE_SECONDS = 3.0  # for requests under way; clients of a cut one ask the next life
+
+_Pools = tuple[ThreadPoolExecutor, ThreadPoolExecutor]
 
 logger = logging.getLogger("hgfleet.replication.log_agent")
 
@@ -49,16 +52,23 @@ async def run_log_agent(options: AgentOptions, stop: asyncio.Event | None = None
 
     Raises ConfigError when it cannot start, and what ended it otherwise.
     """
-    with _only_agent(options), _index(options) as (index, known), ThreadPoolExecutor(POOL_THREADS) as pool:
+    with _only_agent(options), _index(options) as (index, known), _pools() as pools:
         view = AgentView(options.log.partitions(Topic.PUSHDATA), index, known)
         async with _log_io(options, view) as io:
             _end_on_broken_callback(io)
-            await _catch_up(options.log, view, io, pool)
-            parts = _assemble(options, view, io, pool)
+            await _catch_up(options.log, view, io, pools[0])
+            parts = _assemble(options, view, io, pools)
             await _serve(parts, stop or _stop_on_signals())
 
 
-def _assemble(options: AgentOptions, view: AgentView, io: LogIo, pool: ThreadPoolExecutor) -> AgentParts:
+@contextmanager
+def _pools() -> Iterator[_Pools]:
+    """Threads that read the log, and threads that move blobs; at the end their work is waited for."""
+    with ThreadPoolExecutor(POOL_THREADS) as reading, ThreadPoolExecutor(BLOB_THREADS) as blobs:
+        yield reading, blobs
+
+
+def _assemble(options: AgentOptions, view: AgentView, io: LogIo, pools: _Pools) -> AgentParts:
     desk = AppendDesk(io, view, options.host)
     candidate = Candidate(options.host, options.may_lead, options.takes_over)
     primary = Primary(candidate, io, view, desk)
@@ -70,7 +80,8 @@ def _assemble(options: AgentOptions, view: AgentView, io: LogIo, pool: ThreadPoo
         primary=primary,
         catalogue_desk=CatalogueDesk(view, desk, primary, options.faults),
         visibility=VisibilityDesk(view),
-        pool=pool,
+        pool=pools[0],
+        blob_pool=pools[1],
     )
 
 
