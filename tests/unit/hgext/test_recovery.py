@@ -88,7 +88,7 @@ def test_a_copy_ahead_of_its_log_is_left_alone_and_refuses_writes(fleet: Fleet) 
         assert standing.problem is not None
         assert standing.problem.code == "log.behind"
         assert "hgfleet log adopt" in standing.problem.hint
-        with pytest.raises(error.Abort, match="behind this copy.*nothing was changed"):
+        with pytest.raises(error.Abort, match=r"behind this copy.*nothing was changed"):
             move_bookmarks(fleet.repo, {b"here": fleet.repo[0].node()})
 
         assert len(fleet.repo) == 9
