@@ -20,7 +20,14 @@ Sections = Mapping[str, Mapping[str, str]]
 
 _FIXED: Sections = {
     "extensions": {EXTENSION: "", f"{EXTENSION}:required": "yes"},
-    "ui": {"interactive": "no", "paginate": "never", "color": "no", "merge": "internal:fail"},
+    # Mercurial's own warning about a lock that is waited for names a path of the server.
+    "ui": {
+        "interactive": "no",
+        "paginate": "never",
+        "color": "no",
+        "merge": "internal:fail",
+        "timeout.warn": "86400",
+    },
     # A host's own accounts decide nothing: what is served belongs to the account that runs us.
     "trusted": {"users": "", "groups": ""},
     "subrepos": {"allowed": "no", "hg:allowed": "no", "git:allowed": "no", "svn:allowed": "no"},

@@ -17,7 +17,7 @@ from hgfleet.adapters.local_client import parse_error
 from hgfleet.errors import InDoubtError, PoisonError, TransientError
 from hgfleet.model.frames import Frame, FrameDecoder, encode_frame
 
-START_SECONDS = 15.0
+START_SECONDS = 8.0
 _RECEIVE_BYTES = 4096
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from mercurial import error, lock
 
+from hgfleet.hgext import session_context
 from hgfleet.hgext.refusals import nothing_changed
 from hgfleet.runtime import clock
 
@@ -94,7 +95,7 @@ def _take_link(repo: Any, take_link: Callable[[], Any]) -> Any:
     except error.LockHeld as exc:
         host = lock._getlockprefix().partition(b"/")[0]
         if (exc.locker or b"").partition(b":")[0].partition(b"/")[0] != host:
-            raise nothing_changed(_describe(exc.locker), "another host may write to it") from exc
+            raise nothing_changed(describe_holder(exc.locker), "another host may write to it") from exc
     repo.svfs.tryunlink(b"lock")
     return take_link()
 
@@ -104,7 +105,7 @@ def _held(repo: Any) -> error.LockHeld:
 
 
 def _holder(repo: Any) -> str:
-    return _describe(_locker(repo))
+    return describe_holder(_locker(repo))
 
 
 def _locker(repo: Any) -> bytes:
@@ -114,8 +115,11 @@ def _locker(repo: Any) -> bytes:
         return b""
 
 
-def _describe(locker: bytes | None) -> str:
+def describe_holder(locker: bytes | None) -> str:
+    """Say who holds a lock, given what Mercurial wrote into it."""
     host, _, pid = (locker or b"").decode("utf-8", "replace").partition(":")
     if not pid:
         return "the repository is locked by another process"
+    if account := session_context.account_of(pid):
+        return f"the repository is locked by a session of {account}"
     return f"the repository is locked by process {pid} on host {host.partition('/')[0]}"

@@ -19,6 +19,7 @@ from mercurial import error
 from mercurial.pure.mpatch import mpatchError
 
 from hgfleet.hgext import binding
+from hgfleet.hgext.lock_guard import describe_holder
 from hgfleet.hgext.refusals import nothing_changed
 
 # What Mercurial raises when the data that it is given is damaged or does not fit.
@@ -44,6 +45,8 @@ def unbundle(orig: Callable[..., Any], repo: Any, *args: Any) -> Any:
         return orig(repo, *args)
     except (error.Abort, error.BundleValueError, error.PushRaced):
         raise
+    except error.LockHeld as exc:  # Mercurial's lock of the working directory, which it takes first
+        raise _abort(bound, exc, describe_holder(exc.locker)) from exc
     except OSError as exc:
         raise _abort(bound, exc, exc.strerror or str(exc)) from exc
     except MISFITS as exc:

@@ -5,16 +5,18 @@ session (an apply worker, a command on the host) nobody listens.
 
 Promises: while `append_deadline` runs, the session server ends this process past the deadline, whatever it
 is stuck in, because it holds the repository's lock.
-Does not: know who the session acts for (hgext.identity).
+Does not: know under which identity the session writes (hgext.identity).
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from hgfleet.runtime import clock
 
@@ -54,11 +56,33 @@ class DeadlinePage:
 
 _recorded: list[RecordedChange] = []
 _pages: list[DeadlinePage] = []
+_registers: list[Path] = []
+_ACCOUNT_FILE = "account"
 
 
 def watch(page: DeadlinePage) -> None:
     """Make `page` the one that append_deadline sets in this process."""
     _pages[:] = [page]
+
+
+def introduce(register: Path, account: str) -> Path:
+    """Tell the host's other sessions whom this process acts for; return a directory of its own.
+
+    The session server removes the directory when the process has ended.
+    """
+    _registers[:] = [register]
+    own = register / str(os.getpid())
+    own.mkdir(parents=True, exist_ok=True)
+    (own / _ACCOUNT_FILE).write_text(account)
+    return own
+
+
+def account_of(pid: str) -> str:
+    """Return whom another session of this host acts for, "" when that is not known here."""
+    for register in _registers:
+        with suppress(OSError):
+            return (register / pid / _ACCOUNT_FILE).read_text()
+    return ""
 
 
 def record(change: RecordedChange) -> None:

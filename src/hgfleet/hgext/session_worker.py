@@ -95,9 +95,7 @@ class Session:
         os.environ.update(USER=request.account, LOGNAME=request.account, HGUSER=request.pusher)
         os.environ["SSH_CLIENT"] = f"{request.client_address} 0 22"
         identity.assume(request.account, request.groups, request.trace, pusher=request.pusher)
-        scratch = self._setting.scratch / str(os.getpid())
-        scratch.mkdir(parents=True, exist_ok=True)
-        tempfile.tempdir = str(scratch)
+        tempfile.tempdir = str(session_context.introduce(self._setting.scratch, request.account))
 
     def _open(self) -> None:
         """Bring the copy to the end of its log; one that can't be may still be read."""
