@@ -43,7 +43,7 @@ class Service:
     arguments: Sequence[str]
     environment: Mapping[str, str]
     is_ready: Callable[[], bool]
-    stage: int  # started in this order, stopped in the reverse one
+    stage: int  # the highest is stopped first
     grace_seconds: float = 5.0
 
 
@@ -72,19 +72,16 @@ class Supervisor:
         self._report = report
 
     def bring_up(self, stop: threading.Event, timeout_seconds: float) -> bool:
-        """Start everything, a stage once the one before is ready; False when asked to stop meanwhile.
+        """Start everything and wait until all of it is ready; False when asked to stop meanwhile.
 
-        Raises ConfigError or TransientError that names the process which does not come up.
+        All at once: each process waits for the others by itself, as it must after a restart anyway. Raises
+        ConfigError or TransientError that names the process which does not come up.
         """
         deadline = clock.monotonic() + timeout_seconds
-        for stage in sorted({running.service.stage for running in self._all}):
-            members = [running for running in self._all if running.service.stage == stage]
-            for running in members:
-                self._start(running)
-            self._publish()
-            if not self._await_ready(members, stop, deadline):
-                return False
-        return True
+        for running in self._all:
+            self._start(running)
+        self._publish()
+        return self._await_ready(stop, deadline)
 
     def watch(self, stop: threading.Event) -> None:
         """Restart what ends until asked to stop."""
@@ -99,8 +96,8 @@ class Supervisor:
 
     # ---- starting
 
-    def _await_ready(self, members: Sequence[_Running], stop: threading.Event, deadline: float) -> bool:
-        waiting = list(members)
+    def _await_ready(self, stop: threading.Event, deadline: float) -> bool:
+        waiting = list(self._all)
         while waiting:
             self._tick()
             if stop.is_set():

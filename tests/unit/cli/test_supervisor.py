@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,14 @@ from hgfleet.errors import TransientError
 from tests.support.fleet import is_alive
 from tests.support.waiting import wait_until
 
-SLEEPER = "import signal, sys; print('hello', flush=True); signal.sigwait([signal.SIGTERM]); sys.exit(0)"
+SLEEPER = """
+import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+print("hello", flush=True)
+signal.sigwait([signal.SIGTERM])
+sys.exit(0)
+"""
+NOTING = SLEEPER.replace("sys.exit(0)", "open('{order}', 'a').write('{n}')")
 STUBBORN = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(60)"
 FAILING = "import sys; sys.exit('cannot work')"
 
@@ -99,17 +107,32 @@ def test_stopping_ends_everything_and_kills_what_ignores_it(logs: LogCollector) 
     assert watched.reports[-1] == ()
 
 
-def test_a_stage_starts_once_the_one_before_is_ready(logs: LogCollector) -> None:
+def test_nothing_is_up_before_every_process_is_ready(logs: LogCollector) -> None:
     gate = threading.Event()
-    first = service("first", stage=0, is_ready=gate.is_set)
-    with Watched([service("second", stage=1), first], logs) as watched:
-        wait_until(lambda: bool(watched.reports), what="the first stage is started")
-        assert [entry.name for entry in watched.reports[-1]] == ["first"]
+    with Watched([service("slow", is_ready=gate.is_set), service("quick")], logs) as watched:
+        wait_until(lambda: bool(watched.reports), what="both are started")
+        assert not watched.is_up.wait(0.3)
 
         gate.set()
 
         assert watched.is_up.wait(10)
-        assert [entry.name for entry in watched.reports[-1]] == ["first", "second"]
+
+
+def has_said_hello(path: Path) -> bool:
+    return path.exists() and "hello" in path.read_text()
+
+
+def test_the_highest_stage_is_stopped_first(logs: LogCollector, tmp_path: Path) -> None:
+    order = tmp_path / "order"
+    order.touch()
+    with Watched(
+        [service(f"s{n}", NOTING.format(n=n, order=order), stage=n) for n in (1, 3, 2)], logs
+    ) as watched:
+        assert watched.is_up.wait(10)
+        for n in (1, 2, 3):
+            wait_until(partial(has_said_hello, tmp_path / f"s{n}.log"), what="it runs")
+
+    assert order.read_text() == "321"
 
 
 def test_a_process_that_keeps_ending_at_the_start_is_named(logs: LogCollector, tmp_path: Path) -> None:
