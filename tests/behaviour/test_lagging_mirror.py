@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,14 @@ def seen_by_readers(fleet: Fleet, mirror: str, path: str, work: WorkingCopy) -> 
         "keys": keys,
         "pushes": get_json(fleet, f"{url}/json-pushes?version=2&full=1&startID=0"),
         "json": get_json(fleet, f"{url}/json-log"),
-        "pages": {page: get(fleet, f"{url}/{page}") for page in PAGES},
+        **{f"page {page}": page_text(fleet, f"{url}/{page}") for page in PAGES},
     }
+
+
+def page_text(fleet: Fleet, url: str) -> list[str]:
+    """Return a page's lines without the nonce that every answer makes anew."""
+    status, body = get(fleet, url)
+    return [str(status), *re.sub(r'nonce="[^"]*"', "", body.decode()).splitlines()]
 
 
 @pytest.fixture
@@ -123,9 +130,13 @@ def test_a_name_deleted_and_used_again_while_a_mirror_is_paused(
     other = WorkingCopy.init(two_mirrors.client(), tmp_path / "other")
     node = other.commit("unrelated", file="other.txt")
     with two_mirrors.paused("applier", SLOW):
-        two_mirrors.cli("repo", "delete", repository, "--yes")
-        two_mirrors.cli("repo", "create", repository)
+        deleting = two_mirrors.start_cli("repo", "delete", repository, "--yes")
+        two_mirrors.wait(lambda: repository not in two_mirrors.paths(), "the repository is deleted")
+        creating = two_mirrors.start_cli("repo", "create", repository)
+        two_mirrors.wait(lambda: repository in two_mirrors.paths(), "another is there by its name")
         other.push(two_mirrors.ssh_url(repository)).ok()
+    finish(deleting).ok()
+    finish(creating).ok()
     [push] = check_repository(two_mirrors, repository)
     assert push["changesets"] == [node]
 
@@ -133,9 +144,11 @@ def test_a_name_deleted_and_used_again_while_a_mirror_is_paused(
 def test_a_rename_while_a_mirror_is_paused(two_mirrors: Fleet, repository: str, pushed: WorkingCopy) -> None:
     renamed = f"{repository}-renamed"
     with two_mirrors.paused("applier", SLOW):
-        two_mirrors.cli("repo", "rename", repository, renamed)
+        renaming = two_mirrors.start_cli("repo", "rename", repository, renamed)
+        two_mirrors.wait(lambda: renamed in two_mirrors.paths(), "the repository has its new name")
         pushed.commit("third")
         pushed.push(two_mirrors.ssh_url(renamed)).ok()
+    finish(renaming).ok()
     check_repository(two_mirrors, renamed)
     for name in two_mirrors.mirror_names():
         assert get(two_mirrors, two_mirrors.mirror_url(name, f"{repository}/shortlog"))[0] == 404

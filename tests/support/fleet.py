@@ -194,6 +194,21 @@ class Fleet:
         env = self.environment() | {"HGFLEET_DIR": str(self.directory)}
         return run([str(HGFLEET), *args], env=env, timeout_seconds=timeout_seconds)
 
+    def start_cli(self, *args: str) -> subprocess.Popen[bytes]:
+        """Start an `hgfleet` command and return at once; the caller finishes it."""
+        env = self.environment() | {"HGFLEET_DIR": str(self.directory)}
+        return subprocess.Popen(
+            [str(HGFLEET), *args],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def paths(self) -> set[str]:
+        """Return the repositories that exist."""
+        return {str(repository["path"]) for repository in self.cli_json("repo", "list")}
+
     def cli_json(self, *args: str) -> Any:
         """Run a reading command with --json and return the value."""
         return json.loads(self.cli(*args, "--json").ok().out)

@@ -25,6 +25,7 @@ from hgfleet.model.ids import CATALOGUE, RepoId, RepoPath, Seq, parse_repo_path
 from hgfleet.model.settings import RepoSettings
 
 IDENTITY = "host:primary"  # whoever may run commands on the host acts as the host
+_LONGEST_WAIT_SECONDS = 30.0
 
 
 @click.group("repo")
@@ -194,7 +195,8 @@ def _bring_to_primary(fleet: Fleet, repository: RepoId, partition: int) -> None:
 
 def _await_mirrors(fleet: Fleet, agent: LogAgentClient, repository: RepoId, seq: Seq) -> str:
     """Wait until every mirror in service shows the change; say how that went."""
-    seconds = fleet.config.membership.lease_seconds  # whoever is not heard of for longer is out of service
+    # Whoever is not heard of for a lease is out of service; no person waits for a longer one.
+    seconds = min(fleet.config.membership.lease_seconds, _LONGEST_WAIT_SECONDS)
     seen = agent.wait_visible(repository, seq, seconds)
     if not seen.is_visible:
         return f"not yet visible on {', '.join(seen.late) or 'any mirror'}"
