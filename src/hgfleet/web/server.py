@@ -16,6 +16,7 @@ from typing import Any
 
 from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
+from gunicorn.workers.gthread import ThreadWorker
 
 from hgfleet.web.application import Application
 from hgfleet.web.mercurial_ui import load_ui
@@ -44,7 +45,7 @@ def _settings(options: WebOptions) -> dict[str, Any]:
         "bind": f"{host}:{options.port}",
         "workers": options.workers,
         "threads": options.threads,
-        "worker_class": "gthread",
+        "worker_class": _Worker,
         "certfile": str(options.certificate),
         "keyfile": str(options.key),
         "ssl_context": _ssl_context,
@@ -85,6 +86,16 @@ class _Server(BaseApplication):
 
     def load(self) -> Any:
         return self._application
+
+
+class _Worker(ThreadWorker):
+    """Refuses connections once it is to end; else clients would wait in the kernel's queue for nobody."""
+
+    def set_accept_enabled(self, enabled: bool | None) -> None:
+        super().set_accept_enabled(enabled)
+        if not enabled and not self.alive:
+            for listener in self.sockets:
+                listener.close()
 
 
 class _Logger(glogging.Logger):

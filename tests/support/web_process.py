@@ -1,0 +1,155 @@
+"""The web workers and the plain port of one mirror as processes of their own.
+
+Run as a program (`python -m tests.support.web_process JSON`) it is such a process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hgfleet.adapters.tls import CertificateFiles, ensure_certificates
+from hgfleet.web.options import RedirectOptions, SiteOptions, WebOptions
+from tests.support.clients import ROOT, HgClient, clean_environment
+from tests.support.waiting import wait_until
+
+
+class WebProcess:
+    """gunicorn on a free port of loopback, with a certificate of its own."""
+
+    def __init__(self, directory: Path, site: SiteOptions, *, workers: int = 2) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self.port = free_port()
+        self.base_url = f"https://localhost:{self.port}"
+        files = CertificateFiles(*(directory / f"{name}.pem" for name in ("ca", "ca-key", "server", "key")))
+        ensure_certificates(files, ["localhost"])
+        self.ca_file = files.ca
+        fields = asdict(site) | {"base_url": self.base_url}
+        self.options = WebOptions(
+            site=SiteOptions(**fields),
+            address="127.0.0.1",
+            port=self.port,
+            certificate=files.certificate,
+            key=files.key,
+            workers=workers,
+            threads=4,
+            graceful_timeout_seconds=20,
+        )
+        self.log = directory / "web.log"
+        self.process = start_process("web", asdict(self.options), self.log)
+        wait_until(
+            lambda: self.get("/-/livez")[0] == 200, what="the web workers answer", explain=self.log.read_text
+        )
+
+    def get(self, path: str, **headers: str) -> tuple[int, bytes]:
+        """Ask with a plain HTTP client; status 0 when nobody answers."""
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        request = urllib.request.Request(self.base_url + path, headers=headers)
+        try:
+            with urllib.request.urlopen(request, context=context, timeout=30) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+        except (urllib.error.URLError, ConnectionError):
+            return 0, b""
+
+    def client(self, hg: HgClient) -> HgClient:
+        """Return an hg that knows the certificate."""
+        return HgClient(hg.executable, hg.home, (*hg.config, f"web.cacerts={self.ca_file}"))
+
+    def worker_pids(self) -> list[int]:
+        """Return the processes that answer."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
+
+    def connect(self) -> ssl.SSLSocket:
+        """Open a connection for requests that no client would send."""
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        return context.wrap_socket(
+            socket.create_connection(("localhost", self.port)), server_hostname="localhost"
+        )
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return what was logged so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def stop(self) -> int:
+        """Ask it to end and return its status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+
+@contextlib.contextmanager
+def running_redirect(directory: Path, base_url: str) -> Iterator[int]:
+    """Run the plain port; yield its number."""
+    directory.mkdir(parents=True, exist_ok=True)
+    options = RedirectOptions(address="127.0.0.1", port=free_port(), base_url=base_url)
+    process = start_process("redirect", asdict(options), directory / "redirect.log")
+    try:
+        wait_until(lambda: _is_open(options.port), what="the plain port answers")
+        yield options.port
+    finally:
+        process.terminate()
+        assert process.wait(timeout=10) == 0
+
+
+def start_process(kind: str, options: dict[str, Any], log: Path) -> subprocess.Popen[bytes]:
+    """Start this module as a program."""
+    argv = [sys.executable, "-m", "tests.support.web_process", kind, json.dumps(options, default=str)]
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            argv,
+            cwd=ROOT,
+            env=clean_environment(log.parent),
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+        )
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _main(kind: str, text: str) -> None:
+    from hgfleet.runtime.observability import configure_logging
+    from hgfleet.web.redirect import run_redirect
+    from hgfleet.web.server import run_web
+
+    configure_logging(kind, "info")
+    os.chdir("/")
+    fields = json.loads(text)
+    if kind == "redirect":
+        run_redirect(RedirectOptions(**fields))
+        return
+    paths = {name: Path(fields["site"][name]) for name in ("repositories", "catalogue", "serving")}
+    site = SiteOptions(
+        **(fields["site"] | paths | {"trusted_proxies": tuple(fields["site"]["trusted_proxies"])})
+    )
+    files = {name: Path(fields[name]) for name in ("certificate", "key")}
+    run_web(WebOptions(**(fields | files | {"site": site})))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], sys.argv[2])
