@@ -26,7 +26,7 @@ _CALL_SECONDS = 30.0
 
 def agent_of(fleet: Fleet) -> LogAgentClient:
     """Return a client of the fleet's log agent."""
-    return LogAgentClient(fleet.directory / "run" / "log-agent.sock", _CALL_SECONDS)
+    return LogAgentClient((fleet.directory / "run").resolve() / "log-agent.sock", _CALL_SECONDS)
 
 
 def repository_id(fleet: Fleet, path: str) -> RepoId:

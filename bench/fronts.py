@@ -67,7 +67,7 @@ class Fronts:
     @property
     def own_sessions(self) -> Path:
         """The socket of the fleet's own session server."""
-        return self.fleet.directory / "run" / "sessions.sock"
+        return (self.fleet.directory / "run").resolve() / "sessions.sock"
 
     def plain_sessions(self, repositories: Path) -> Path:
         """Start a session server that runs plain `hg serve --stdio`; return its socket."""
