@@ -85,7 +85,7 @@ class LogCollector:
     """A thread that reads the pipes of all children."""
 
     def __init__(self, directory: Path, rotation: Rotation) -> None:
-        self._directory = directory
+        self.directory = directory
         self._rotation = rotation
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
@@ -98,11 +98,20 @@ class LogCollector:
     def open(self, name: str) -> int:
         """Return a pipe's writing end for the child `name`; the caller closes it once the child has it."""
         reader, writer = os.pipe()
-        log = LogFile(self._directory / f"{name}.log", self._rotation)
+        log = LogFile(self._path(name), self._rotation)
         with self._lock:
             self._selector.register(reader, selectors.EVENT_READ, log)
         os.write(self._wake_end, b"x")
         return writer
+
+    def last_failure(self, name: str) -> str:
+        """Return why the child ended, as its last line says; "" when it does not."""
+        lines = self._path(name).read_bytes().splitlines()
+        fields = json.loads(lines[-1]) if lines else {}
+        return str(fields.get("reason") or fields.get("text") or "")
+
+    def _path(self, name: str) -> Path:
+        return self.directory / f"{name}.log"
 
     def close(self) -> None:
         """Read what the children left behind; call it after they have ended. Blocks briefly."""

@@ -75,7 +75,7 @@ class _Maker:
     def coordinator(self) -> Service:
         admin = self._config.admin
         ready = partial(_answers, reachable(admin.bind), admin.port, "/-/status", _OK, is_tls=False)
-        return self._python("coordinator", ALL, ready, stage=1)
+        return replace(self._python("coordinator", ALL, ready, stage=1), after="log-agent")
 
     def ssh(self) -> Service:
         ssh = self._config.ssh
@@ -83,7 +83,7 @@ class _Maker:
         return self._python("ssh", PRIMARY, ready, stage=2)
 
     def applier(self, mirror: MirrorAddress) -> Service:
-        return self._python("applier", mirror.name, _always, stage=1)
+        return replace(self._python("applier", mirror.name, _always, stage=1), after="log-agent")
 
     def web(self, mirror: MirrorAddress) -> Service:
         """Ready is what the load balancer asks: the mirror is in service."""

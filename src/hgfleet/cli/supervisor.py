@@ -19,7 +19,7 @@ import structlog
 from hgfleet.adapters.endpoints import ProcessEntry
 from hgfleet.adapters.log_files import LogCollector
 from hgfleet.adapters.processes import Child, Program, start
-from hgfleet.errors import ConfigError, FleetError, TransientError
+from hgfleet.errors import ConfigError, TransientError
 from hgfleet.runtime import clock
 from hgfleet.runtime.retry import Backoff
 
@@ -45,6 +45,7 @@ class Service:
     is_ready: Callable[[], bool]
     stage: int  # the highest is stopped first
     grace_seconds: float = 5.0
+    after: str = ""  # the service that must be ready before this one's first start
 
 
 @dataclass(slots=True)
@@ -54,6 +55,7 @@ class _Running:
     started_at: float = 0.0
     start_at: float = 0.0  # when to start it again
     ends: int = 0
+    is_begun: bool = False
     backoff: Backoff = field(default_factory=lambda: Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS))
 
 
@@ -74,14 +76,18 @@ class Supervisor:
     def bring_up(self, stop: threading.Event, timeout_seconds: float) -> bool:
         """Start everything and wait until all of it is ready; False when asked to stop meanwhile.
 
-        All at once: each process waits for the others by itself, as it must after a restart anyway. Raises
-        ConfigError or TransientError that names the process which does not come up.
+        Raises TransientError that names the process which does not come up.
         """
         deadline = clock.monotonic() + timeout_seconds
-        for running in self._all:
-            self._start(running)
-        self._publish()
-        return self._await_ready(stop, deadline)
+        waiting = list(self._all)
+        while waiting:
+            self._start_due({running.service.name for running in waiting})
+            self._tick()
+            if stop.is_set():
+                return False
+            waiting = [running for running in waiting if not self._is_ready(running)]
+            self._check_start(waiting, deadline)
+        return True
 
     def watch(self, stop: threading.Event) -> None:
         """Restart what ends until asked to stop."""
@@ -96,15 +102,15 @@ class Supervisor:
 
     # ---- starting
 
-    def _await_ready(self, stop: threading.Event, deadline: float) -> bool:
-        waiting = list(self._all)
-        while waiting:
-            self._tick()
-            if stop.is_set():
-                return False
-            waiting = [running for running in waiting if not self._is_ready(running)]
-            self._check_start(waiting, deadline)
-        return True
+    def _start_due(self, unready: set[str]) -> None:
+        """Start what has not been started and waits for nothing that is not ready."""
+        due = [
+            running for running in self._all if not running.is_begun and running.service.after not in unready
+        ]
+        for running in due:
+            self._start(running)
+        if due:
+            self._publish()
 
     @staticmethod
     def _is_ready(running: _Running) -> bool:
@@ -113,13 +119,24 @@ class Supervisor:
     def _check_start(self, waiting: Sequence[_Running], deadline: float) -> None:
         for running in waiting:
             if running.ends >= _ENDS_AT_START:
-                raise _does_not_start(running.service.name, f"it ended {running.ends} times")
+                name = running.service.name
+                raise self._does_not_start(name, self._logs.last_failure(name) or "it keeps ending")
         if waiting and clock.monotonic() > deadline:
             names = ", ".join(running.service.name for running in waiting)
-            raise _does_not_start(names, "not ready in time")
+            raise self._does_not_start(names, "not ready in time")
+
+    def _does_not_start(self, name: str, reason: str) -> TransientError:
+        return TransientError(
+            "process.not-ready",
+            "the fleet does not come up",
+            hint=f"the logs in {self._logs.directory} tell more",
+            process=name,
+            reason=reason,
+        )
 
     def _start(self, running: _Running) -> None:
         service = running.service
+        running.is_begun = True
         writer = self._logs.open(service.name)
         try:
             with os.fdopen(writer, "wb") as output:
@@ -155,7 +172,7 @@ class Supervisor:
         if status == _CONFIG_EXIT:
             running.ends += _ENDS_AT_START
         self._schedule(running, f"exit status {status}")
-        return self._restart_if_due(running) or True
+        return True
 
     def _schedule(self, running: _Running, reason: str) -> None:
         if clock.monotonic() - running.started_at > _STABLE_SECONDS:
@@ -194,13 +211,3 @@ class Supervisor:
                 running.child.stop(max(0.0, deadline - clock.monotonic()))
                 running.child.close()
                 running.child = None
-
-
-def _does_not_start(name: str, reason: str) -> FleetError:
-    return TransientError(
-        "process.not-ready",
-        "the fleet does not come up",
-        hint="its log tells more",
-        process=name,
-        reason=reason,
-    )

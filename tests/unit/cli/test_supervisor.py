@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -107,6 +108,19 @@ def test_stopping_ends_everything_and_kills_what_ignores_it(logs: LogCollector) 
     assert watched.reports[-1] == ()
 
 
+def test_a_process_that_needs_another_is_started_once_that_is_ready(logs: LogCollector) -> None:
+    gate = threading.Event()
+    follower = replace(service("follower"), after="leader")
+    with Watched([follower, service("leader", is_ready=gate.is_set)], logs) as watched:
+        wait_until(lambda: bool(watched.reports), what="the leader is started")
+        assert [entry.name for entry in watched.reports[-1]] == ["leader"]
+
+        gate.set()
+
+        assert watched.is_up.wait(10)
+        assert {entry.name for entry in watched.reports[-1]} == {"leader", "follower"}
+
+
 def test_nothing_is_up_before_every_process_is_ready(logs: LogCollector) -> None:
     gate = threading.Event()
     with Watched([service("slow", is_ready=gate.is_set), service("quick")], logs) as watched:
@@ -140,7 +154,7 @@ def test_a_process_that_keeps_ending_at_the_start_is_named(logs: LogCollector, t
     watched.join()
 
     assert isinstance(watched.error, TransientError)
-    assert watched.error.context["process"] == "broken"
+    assert watched.error.context == {"process": "broken", "reason": "cannot work"}
     wait_until(
         lambda: "cannot work" in (tmp_path / "broken.log").read_text(), what="its words are in its log"
     )
