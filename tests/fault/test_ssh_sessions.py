@@ -239,6 +239,49 @@ def test_without_a_log_agent_a_push_is_told_to_come_back(
     fleet.wait(lambda: work.push(fleet.ssh_url(repository)).status == 0, "a push works again")
 
 
+def test_a_push_is_refused_before_its_data_when_the_log_agent_does_not_answer(
+    fleet: Fleet, repository: str, work: WorkingCopy
+) -> None:
+    session = start_session(fleet, repository)
+    agent = fleet.child("log-agent")
+    agent.signal(signal.SIGSTOP)
+    try:
+        _, err = session.communicate(b"unbundle\nheads 10\n666f726365", timeout=30)
+    finally:
+        agent.signal(signal.SIGCONT)
+    assert err.startswith(b"abort: temporarily unavailable, nothing was changed: ")
+    assert len(err.splitlines()) == 1
+
+
+def test_a_size_that_no_session_may_read_is_refused_in_one_line(
+    fleet: Fleet, repository: str, work: WorkingCopy
+) -> None:
+    session = start_session(fleet, repository)
+    _, err = session.communicate(b"unbundle\nheads 9999999999\nx", timeout=30)
+    assert err == b"abort: this needs more memory than a session may have\n"
+    assert session.returncode == 1
+
+
+def test_connections_that_do_not_log_in_leave_room_for_those_that_do(fleet: Fleet) -> None:
+    ssh = fleet.endpoints["ssh"]
+    idle = [socket.create_connection((ssh["host"], ssh["port"]), timeout=10) for _ in range(60)]
+    try:
+        refused = [connection for connection in idle if is_closed(connection)]
+        assert len(refused) >= 20
+    finally:
+        for connection in idle:
+            connection.close()
+    fleet.wait(lambda: fleet.ssh("").status == 0, "a login works")
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Tell whether the server closed the connection instead of greeting."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
 def test_more_sessions_than_an_account_may_have_are_told_to_come_back(
     fleet: Fleet, repository: str, work: WorkingCopy
 ) -> None:

@@ -42,6 +42,7 @@ class FrontOptions:
     port: int  # 0: any free one
     host_key: Path
     max_connections: int = 200
+    max_logins_per_address: int = 32  # connections of one address that have not logged in yet
     login_timeout_seconds: float = 30.0
     idle_timeout_seconds: float = 300.0
 
@@ -97,7 +98,12 @@ class AsyncSshFront:
         task.add_done_callback(self._visits.discard)
 
     def admit_connection(self, server: _Server) -> bool:
-        """Count a new connection; False when there are too many."""
+        """Count a new connection; False when there are too many, or too many logins from its address."""
+        logins = [
+            other for other in self._connections if other.is_logging_in and other.address == server.address
+        ]
+        if len(logins) >= self._options.max_logins_per_address:
+            return False
         if len(self._connections) >= self._options.max_connections:
             return False
         self._connections.add(server)
@@ -118,13 +124,16 @@ class _Server(asyncssh.SSHServer):
 
     def __init__(self, front: AsyncSshFront) -> None:
         self.connection: Any = None
+        self.address = ""
+        self.is_logging_in = True
         self.open_sessions = 0
         self._front = front
 
     def connection_made(self, conn: Any) -> None:
         self.connection = conn
+        self.address = client_address(conn)
         if not self._front.admit_connection(self):
-            _log.warning("ssh.connections-full", extra={"client_address": client_address(conn)})
+            _log.warning("ssh.connections-full", extra={"client_address": self.address})
             conn.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -132,6 +141,9 @@ class _Server(asyncssh.SSHServer):
 
     def begin_auth(self, username: str) -> bool:
         return True
+
+    def auth_completed(self) -> None:
+        self.is_logging_in = False
 
     def public_key_auth_supported(self) -> bool:
         return True
@@ -213,7 +225,7 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         connection = self._server.connection
         return Visit(
             account=connection.get_extra_info("username"),
-            client_address=client_address(connection),
+            client_address=self._server.address,
             command=self._channel.get_command(),
             variables={name: value.decode("utf-8", "replace") for name, value in passed.items() if value},
         )

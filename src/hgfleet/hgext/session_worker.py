@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import select
 import signal
 import sys
@@ -36,6 +37,7 @@ _READ_WAIT_SECONDS = 5.0
 _AGENT_SECONDS = 5.0
 _LEAST_FREE_BYTES = 1024 * 1024
 _LEAST_FREE_FILES = 100
+_MOST_MEMORY_BYTES = 4 * 1024**3  # a client names the sizes that Mercurial reads
 _CLIENT_GONE = 128 + signal.SIGHUP
 _log = logging.getLogger("hgfleet.sessions")
 
@@ -72,12 +74,15 @@ class Session:
     def run(self) -> int:
         """Serve the client on descriptors 0, 1 and 2; return the exit status."""
         self._stop.watch()
+        resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY_BYTES, _MOST_MEMORY_BYTES))
         self._take_identity()
         try:
             self._open()
             self._serve()
         except (FleetError, error.Abort, OSError) as failure:
             return _tell(failure)
+        except MemoryError:
+            return _tell(RejectedError("session.memory", "this needs more memory than a session may have"))
         except KeyboardInterrupt:
             return _CLIENT_GONE
         except SystemExit:
