@@ -1,6 +1,7 @@
 """The log agent's index of one log: where the messages that count lie, and how far everything was read.
 
-It is derived: whatever happens to the file, the log gives it back. It belongs to one log by that log's id.
+It is derived: whatever happens to the file, the log gives it back. It belongs to one log by that log's id; all
+that outlives a log are the paths bound in it, so that a lost log is not mistaken for one that never was.
 
 Promises: what flush() wrote is one consistent state, after a crash or a power cut, too; what was noted and
 not flushed is found all the same; a full disk costs nothing but memory until there is room again.
@@ -19,9 +20,10 @@ from typing import Any
 
 from hgfleet.errors import ConfigError, TransientError
 from hgfleet.model.acceptance import RepoHead
-from hgfleet.model.ids import Digest, Epoch, Offset, Partition, Position, RepoId, Seq
+from hgfleet.model.catalogue import Binding
+from hgfleet.model.ids import Digest, Epoch, Offset, Partition, Position, RepoId, RepoPath, Seq
 
-SCHEMA = 1
+SCHEMA = 2
 MAX_PENDING = 200_000  # messages noted and not written, before a full disk ends the agent
 _SIDE_FILES = ("", "-wal", "-shm")
 _TABLES = (
@@ -36,6 +38,10 @@ _TABLES = (
     "CREATE TABLE messages (repository BLOB, seq INTEGER, partition INTEGER NOT NULL,"
     " offset INTEGER NOT NULL, next_offset INTEGER NOT NULL, epoch INTEGER NOT NULL,"
     " size_bytes INTEGER NOT NULL, PRIMARY KEY (repository, seq)) WITHOUT ROWID",
+    "CREATE TABLE bound (path TEXT PRIMARY KEY, repository BLOB NOT NULL, partition INTEGER NOT NULL)"
+    " WITHOUT ROWID",
+    "CREATE TABLE lost (path TEXT PRIMARY KEY, repository BLOB NOT NULL, partition INTEGER NOT NULL)"
+    " WITHOUT ROWID",
 )
 
 
@@ -72,17 +78,19 @@ class AgentIndex:
         self._heads: dict[RepoId, tuple[Partition, RepoHead]] = {}
         self._parked: dict[RepoId, tuple[Partition, str]] = {}
         self._positions: dict[Partition, tuple[Position, str]] = {}
+        self._bindings: dict[RepoPath, Binding | None] = {}
         try:
             self._connection = self._open()
         except sqlite3.Error:
             self._remove()
-            self._connection = self._make()
+            self._connection = self._make([])
 
     def reset(self) -> None:
-        """Forget everything: the log is not the one that was indexed."""
+        """Forget everything but the paths: the log is not the one that was indexed."""
+        lost = _read_paths(self._connection)
         self._connection.close()
         self._remove()
-        self._connection = self._make()
+        self._connection = self._make(lost)
 
     def load(self) -> dict[Partition, PartitionState]:
         """Return what is known of each partition that was read before."""
@@ -112,6 +120,29 @@ class AgentIndex:
         """Note how far a partition was read, after everything before that was noted."""
         self._positions[partition] = position, tail
 
+    def note_bound(self, binding: Binding) -> None:
+        """Note that a path was bound."""
+        self._bindings[binding.path] = binding
+
+    def note_unbound(self, path: RepoPath) -> None:
+        """Note that a path was unbound."""
+        self._bindings[path] = None
+
+    def lost(self) -> dict[RepoPath, Binding]:
+        """Return what was bound in logs before this one; some of it may be bound in this one, too."""
+        rows = self._select("SELECT path, repository, partition FROM lost")
+        return {
+            RepoPath(path): Binding(RepoPath(path), _id(repository), Partition(partition))
+            for path, repository, partition in rows
+        }
+
+    def forget_lost(self, path: RepoPath) -> None:
+        """Forget a path of a log before this one, by somebody's decision."""
+        try:
+            self._connection.execute("DELETE FROM lost WHERE path = ?", (path,))
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
     @property
     def pending(self) -> int:
         """How many messages wait for flush()."""
@@ -120,7 +151,7 @@ class AgentIndex:
     @property
     def has_pending(self) -> bool:
         """Whether anything waits for flush()."""
-        return bool(self._positions or self._entries or self._parked)
+        return bool(self._positions or self._entries or self._parked or self._bindings)
 
     def flush(self) -> None:
         """Write what was noted; a full disk leaves it for the next time.
@@ -133,7 +164,7 @@ class AgentIndex:
         except sqlite3.Error as error:
             self._judge(error)
             return
-        for noted in (self._entries, self._heads, self._parked, self._positions):
+        for noted in (self._entries, self._heads, self._parked, self._positions, self._bindings):
             noted.clear()
 
     def find(self, repository: RepoId, after_seq: int, max_bytes: int) -> list[IndexEntry]:
@@ -170,16 +201,17 @@ class AgentIndex:
 
     def _open(self) -> sqlite3.Connection:
         if not self._path.exists():
-            return self._make()
+            return self._make([])
         connection = self._connect()
         known = dict(connection.execute("SELECT name, value FROM meta").fetchall())
         if known != self._meta():
+            lost = _read_paths(connection)
             connection.close()
             self._remove()
-            return self._make()
+            return self._make(lost)
         return connection
 
-    def _make(self) -> sqlite3.Connection:
+    def _make(self, lost: list[Any]) -> sqlite3.Connection:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.touch(mode=0o600)
@@ -188,6 +220,7 @@ class AgentIndex:
             for statement in _TABLES:
                 connection.execute(statement)
             connection.executemany("INSERT INTO meta VALUES (?, ?)", self._meta().items())
+            connection.executemany("INSERT OR REPLACE INTO lost VALUES (?, ?, ?)", lost)
             connection.execute("COMMIT")
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(
@@ -249,6 +282,19 @@ class AgentIndex:
             ),
         )
 
+        execute(
+            "DELETE FROM bound WHERE path = ?",
+            [(path,) for path, binding in self._bindings.items() if binding is None],
+        )
+        execute(
+            "INSERT OR REPLACE INTO bound VALUES (?, ?, ?)",
+            [
+                (path, bytes.fromhex(binding.repository), binding.partition)
+                for path, binding in self._bindings.items()
+                if binding is not None
+            ],
+        )
+
     def _judge(self, error: sqlite3.Error) -> None:
         """Go on after a full or read-only disk; give the file up after anything else."""
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
@@ -261,6 +307,15 @@ class AgentIndex:
         if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}:
             self._remove()  # the next life makes it from the log
         return TransientError("index.failed", "the log agent's index cannot be used", reason=str(error))
+
+
+def _read_paths(connection: sqlite3.Connection) -> list[Any]:
+    """Read what was bound in this log and those before it; nothing when the file cannot tell."""
+    try:
+        query = "SELECT path, repository, partition FROM"
+        return connection.execute(f"{query} lost UNION {query} bound").fetchall()
+    except sqlite3.Error:
+        return []
 
 
 def _id(data: object) -> RepoId:

@@ -82,12 +82,18 @@ class CatalogueDesk:
         """
         new_path, checked = parse_repo_path(path), _parse_settings(settings)
         self._primary.require_catalogue()
+        if self._view.lost(new_path) is not None:
+            raise log_behind(new_path)
         self._view.catalogue.check_new_path(new_path)
         return await self._finish(self._create(new_path, checked, author), wait_seconds)
 
     async def delete(self, path: str, author: Author, wait_seconds: float) -> Changed:
-        """Delete the repository at a path; errors as of create()."""
+        """Delete the repository at a path; errors as of create(). One that the log has lost is given up."""
         self._primary.require_catalogue()
+        lost = self._view.lost(path)
+        if lost is not None:
+            self._view.forget_lost(lost.path)
+            return Changed(lost.repository, lost.partition, self._view.catalogue.seq)
         binding = self._view.catalogue.resolve(path)
         changed, deletion = await self._finish(self._delete(binding, author), wait_seconds)
         await asyncio.wait({deletion}, timeout=DELETED_WAIT_SECONDS)
@@ -220,6 +226,17 @@ class CatalogueDesk:
             body=body,
         )
         return make_message(envelope)
+
+
+def log_behind(path: str) -> RejectedError:
+    """Return the error for a repository that an earlier log had and this one has not."""
+    return RejectedError(
+        "log.behind",
+        "the log has lost this repository; its copies are ahead of it",
+        hint="see what 'hgfleet log adopt' reports",
+        status=409,
+        path=path,
+    )
 
 
 def _parse_settings(values: object) -> RepoSettings:

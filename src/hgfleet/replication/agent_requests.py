@@ -18,7 +18,7 @@ from hgfleet.model.catalogue import Binding
 from hgfleet.model.ids import CATALOGUE, Digest, Epoch, Offset, Partition, RepoId, Seq
 from hgfleet.model.message import Topic
 from hgfleet.ports.replication_log import NewRecord
-from hgfleet.replication.agent_catalogue import Author, Changed
+from hgfleet.replication.agent_catalogue import Author, Changed, log_behind
 from hgfleet.replication.agent_changes import Change, ChangeDesk
 from hgfleet.replication.agent_fields import RequestFields
 from hgfleet.replication.agent_parts import AgentParts
@@ -107,6 +107,7 @@ class Requests:
             },
             "positions": [self._partition_status(partition) for partition in self._view.readers],
             "state_offset": self._view.state_offset,
+            "lost": self._view.lost_paths(),
             "unsettled": self._parts.desk.unsettled_repositories(),
             "last_error": self._parts.io.last_error,
         }
@@ -188,7 +189,10 @@ class Requests:
     # ---- the catalogue
 
     async def _resolve(self, fields: RequestFields, body: bytes) -> Answer:
-        return _binding_fields(self._view.catalogue.resolve(fields.text("path"))), b""
+        path = fields.text("path")
+        if self._view.lost(path) is not None:
+            raise log_behind(path)
+        return _binding_fields(self._view.catalogue.resolve(path)), b""
 
     async def _paths(self, fields: RequestFields, body: bytes) -> Answer:
         catalogue = self._view.catalogue

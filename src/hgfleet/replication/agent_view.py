@@ -20,9 +20,9 @@ from typing import Any
 from hgfleet.adapters.agent_index import AgentIndex, IndexEntry, PartitionState
 from hgfleet.errors import PoisonError
 from hgfleet.model.acceptance import PartitionReader, RepoHead, Verdict
-from hgfleet.model.catalogue import Catalogue
+from hgfleet.model.catalogue import Binding, Catalogue
 from hgfleet.model.fleet import FleetView
-from hgfleet.model.ids import CATALOGUE, START, Epoch, Offset, Partition, Position, RepoId, Seq
+from hgfleet.model.ids import CATALOGUE, START, Epoch, Offset, Partition, Position, RepoId, RepoPath, Seq
 from hgfleet.model.message import Message, Topic, decode_message
 from hgfleet.model.settlement import Appends, Settled
 from hgfleet.ports.replication_log import Record
@@ -62,6 +62,7 @@ class AgentView:
         self.appends = {place: Appends() for place in [CATALOGUE_PLACE, *map(pushdata, self.readers)]}
         self.listeners = Listeners()
         self.state_offset = Offset(0)
+        self._lost = index.lost()
         self._partition_by_repository = {
             repository: partition for partition, reader in self.readers.items() for repository in reader.heads
         }
@@ -100,6 +101,22 @@ class AgentView:
     def find(self, repository: RepoId, after_seq: int, max_bytes: int) -> list[IndexEntry]:
         """Return where messages after a seq lie."""
         return self._index.find(repository, after_seq, max_bytes)
+
+    def lost(self, path: str) -> Binding | None:
+        """Return a binding of a log before this one that this log knows nothing of: its copies are ahead."""
+        binding = self._lost.get(RepoPath(path))
+        if binding is None or self.catalogue.repository_at(path) is not None:
+            return None
+        return None if self.partition_of(binding.repository) is not None else binding
+
+    def lost_paths(self) -> list[RepoPath]:
+        """Return every path that is lost."""
+        return sorted(path for path in self._lost if self.lost(path) is not None)
+
+    def forget_lost(self, path: RepoPath) -> None:
+        """Give a lost path up."""
+        self._index.forget_lost(path)
+        del self._lost[path]
 
     async def until(self, condition: Callable[[], bool], timeout_seconds: float | None = None) -> bool:
         """Wait until the condition holds after something was folded; False on time-out."""
@@ -163,9 +180,21 @@ class AgentView:
             verdict = self.catalogue.take(message, record.next_offset)
             if verdict in {Verdict.COUNTS, Verdict.EPOCH}:
                 self._note(CATALOGUE_PLACE, record, self.catalogue.head, message)
+                self._note_paths(message)
             self._settle(CATALOGUE_PLACE, message, verdict, self.catalogue.newest_epoch)
         if self.catalogue.parked and not was_parked:
             _log_parked(CATALOGUE, Partition(0), self.catalogue.parked)
+
+    def _note_paths(self, message: Message) -> None:
+        """Keep the index's paths level with the catalogue: every path that the message names."""
+        for name in ("path", "new_path"):
+            path = message.envelope.body.get(name)
+            if isinstance(path, str):
+                binding = self.catalogue.repository_at(path)
+                if binding is None:
+                    self._index.note_unbound(RepoPath(path))
+                else:
+                    self._index.note_bound(binding)
 
     def _take_pushdata(self, partition: Partition, records: Sequence[Record]) -> None:
         reader = self.readers[partition]

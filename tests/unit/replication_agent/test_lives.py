@@ -377,6 +377,38 @@ def test_a_log_made_anew_is_read_from_its_start_and_copies_are_ahead_of_it(place
         assert client.paths()[0] == ()
 
 
+def test_a_lost_repository_is_not_taken_for_one_that_never_was(place: AgentPlace) -> None:
+    with agent(place) as client:
+        create_repository(client, "kept")
+        create_repository(client, "gone")
+        client.delete("gone", identity="alice", trace="d")
+        create_repository(client, "old")
+        client.rename("old", "new", identity="alice", trace="r")
+    for path in place.directory.glob("log.sqlite*"):
+        path.unlink()
+    for _ in range(2):  # the second life finds an index of the new log
+        with agent(place) as client:
+            assert client.status()["lost"] == ["kept", "new"]
+            for path in ("kept", "new"):
+                with pytest.raises(RejectedError) as caught:
+                    client.resolve(path)
+                assert caught.value.code == "log.behind"
+                with pytest.raises(RejectedError) as caught:
+                    create_repository(client, path)
+                assert caught.value.code == "log.behind"
+            for path in ("gone", "old"):
+                with pytest.raises(RejectedError) as caught:
+                    client.resolve(path)
+                assert caught.value.code == "repo.unknown"
+    with agent(place) as client:
+        client.delete("kept", identity="alice", trace="given up")
+        repository = create_repository(client, "kept")
+        push(client, repository, "begins anew")
+    with agent(place) as client:
+        assert client.resolve("kept").repository == repository
+        assert client.status()["lost"] == ["new"]
+
+
 def test_a_log_restored_from_a_backup_is_read_again_and_copies_are_ahead_of_it(place: AgentPlace) -> None:
     with agent(place) as client:
         repository = create_repository(client)
@@ -391,6 +423,8 @@ def test_a_log_restored_from_a_backup_is_read_again_and_copies_are_ahead_of_it(p
     shutil.copy(backup, place.log)
     with agent(place) as client:
         last = client.last(repository)
+        assert client.resolve("team/app").repository == repository
+        assert client.status()["lost"] == []
         assert last.seq == base.seq - 1
         ahead = replace(base, serving_epoch=last.serving_epoch)
         with pytest.raises(RejectedError) as caught:
