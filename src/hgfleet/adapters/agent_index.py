@@ -1,7 +1,7 @@
 """The log agent's index of one log: where the messages that count lie, and how far everything was read.
 
-It is derived: whatever happens to the file, the log gives it back. It belongs to one log by that log's id; all
-that outlives a log are the paths bound in it, so that a lost log is not mistaken for one that never was.
+It is derived: whatever happens to the file, the log gives it back. It belongs to one log by the id of that;
+all that outlives a log are the paths bound in it, so that a lost log is not mistaken for one that never was.
 
 Promises: what flush() wrote is one consistent state, after a crash or a power cut, too; what was noted and
 not flushed is found all the same; a full disk costs nothing but memory until there is room again.
