@@ -91,11 +91,15 @@ class Proxy:
     options: HaproxyOptions
 
     def ask(
-        self, target: str, method: str = "GET", headers: dict[str, str] | None = None
+        self,
+        target: str,
+        method: str = "GET",
+        headers: dict[str, str] | None = None,
+        source: str = "127.0.0.1",
     ) -> tuple[int, str, http.client.HTTPMessage]:
         context = ssl.create_default_context(cafile=str(self.options.mirrors_ca_file))
         connection = http.client.HTTPSConnection(
-            "localhost", self.options.https_port, context=context, timeout=10
+            "localhost", self.options.https_port, context=context, timeout=10, source_address=(source, 0)
         )
         connection.request(method, target, headers=headers or {}, body=b"x" if method == "POST" else None)
         answer = connection.getresponse()
@@ -179,7 +183,7 @@ def test_the_plain_port_redirects_everything_and_keeps_path_and_query(proxy: Pro
         connection.close()
 
 
-def test_one_repository_stays_on_one_mirror_whatever_page_of_it_is_asked_for(proxy: Proxy) -> None:
+def test_a_client_stays_on_one_mirror_whatever_page_of_a_repository_it_asks_for(proxy: Proxy) -> None:
     owners = set()
     for number in range(12):
         repository = f"/team/app{number}"
@@ -188,6 +192,16 @@ def test_one_repository_stays_on_one_mirror_whatever_page_of_it_is_asked_for(pro
         assert len(names) == 1, repository
         owners |= names
     assert owners == {"m1", "m2"}, "the repositories are spread over the mirrors"
+
+
+def test_a_repository_that_everybody_clones_is_spread_over_the_mirrors_and_each_client_stays(
+    proxy: Proxy,
+) -> None:
+    mirrors_by_client = {
+        f"127.0.0.{n}": {proxy.ask("/hot", source=f"127.0.0.{n}")[1] for _ in range(3)} for n in range(2, 12)
+    }
+    assert all(len(names) == 1 for names in mirrors_by_client.values())
+    assert {name for names in mirrors_by_client.values() for name in names} == {"m1", "m2"}
 
 
 def test_a_502_is_tried_once_on_the_other_mirror_and_a_503_never(proxy: Proxy) -> None:

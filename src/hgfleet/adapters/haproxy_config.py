@@ -1,10 +1,10 @@
 """The text of HAProxy's configuration for the fleet's HTTP side, from typed values.
 
 Promises: the plain port answers 301 to everything; a request goes only to a mirror that says it is ready,
-and the requests for one repository to one mirror as long as that one has room; a 502 or a connection that
-failed is tried on one other mirror when the request may be repeated, a 503 never; with no ready mirror left,
-those that are alive answer, marked stale; what a client says about where it comes from is replaced by what is
-seen.
+and a client's requests for one repository to one mirror as long as that one is ready; a 502 or a connection
+that failed is tried on one other mirror when the request may be repeated, a 503 never; with no ready mirror
+left, those that are alive answer, marked stale; what a client says about where it comes from is replaced by
+what is seen.
 Does not: write files, start HAProxy, or check that the named files exist (`haproxy -c` does).
 """
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hgfleet.errors import ConfigError
+from hgfleet.model.catalogue import WEB_COMMANDS
 
 STALE_HEADER = "Hgfleet-Stale"
 READY_PATH = "/-/readyz"
@@ -23,10 +24,7 @@ ALIVE_INTERVAL_SECONDS = 2.0  # nobody waits for it: the group is only used when
 
 # The part of a page's path that follows the repository's: only the affinity depends on it, so a repository
 # that is itself called `log` merely shares a mirror with its parent.
-_PAGES = (
-    "annotate|archive|automationrelevance|bookmarks|branches|changelog|changeset|comparison|diff|file|filediff"
-    "|filelog|graph|help|log|manifest|pushes|pushlog|pushloghtml|rev|shortlog|static|summary|tags"
-)
+_PAGES = "|".join(sorted(WEB_COMMANDS))
 _PAGE_SUFFIX = f"/((json|raw|rss|atom)-)?({_PAGES})(/.*)?$"
 
 
@@ -140,6 +138,8 @@ def _secure(options: HaproxyOptions) -> list[str]:
         "http-request del-header X-Forwarded-Host",
         # a WSGI server sees no difference between `_` and `-`
         "http-request del-header _ -m sub",
+        "http-request set-var(txn.client) src",
+        f"""http-request set-var(txn.affinity) 'path,regsub("{_PAGE_SUFFIX}",""),concat(" ",txn.client)'""",
         f"http-after-response set-header Strict-Transport-Security max-age={options.hsts_seconds}",
         "use_backend last_resort if { nbsrv(mirrors) eq 0 }",
         "default_backend mirrors",
@@ -168,10 +168,9 @@ class _Check:
 def _backend(options: HaproxyOptions, name: str, rules: tuple[str, ...], check: _Check) -> list[str]:
     return [
         f"backend {name}",
-        f"""balance hash 'path,regsub("{_PAGE_SUFFIX}","")'""",
+        # one client never goes back in time; a repository that everybody clones is spread over all mirrors
+        "balance hash var(txn.affinity)",
         "hash-type consistent djb2 avalanche",
-        # one repository that everybody clones spills over to the next mirrors
-        "hash-balance-factor 150",
         *rules,
         "option httpchk",
         f"http-check send meth GET uri {check.path} ver HTTP/1.1 hdr Host {_name(options.mirrors_name)}",
