@@ -53,7 +53,7 @@ def _keep(program: Program, stop: threading.Event, ended: threading.Event) -> No
         try:
             child = start(program)
         except TransientError as error:
-            log.warning("admin-not-started", reason=str(error))
+            log.warning("admin.not-started", reason=str(error))
             stop.wait(backoff.next_pause())
             continue
         while child.wait(_POLL_SECONDS) is None:
@@ -61,7 +61,7 @@ def _keep(program: Program, stop: threading.Event, ended: threading.Event) -> No
                 child.stop(_STOP_SECONDS)
         child.close()
         if not (stop.is_set() or ended.is_set()):
-            log.warning("admin-ended")
+            log.warning("admin.ended")
             stop.wait(backoff.next_pause())
 
 

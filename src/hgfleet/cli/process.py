@@ -293,7 +293,7 @@ def main() -> None:
     except FleetError as error:
         status = _report(error)
     except Exception:
-        structlog.get_logger().exception("process-failed")
+        structlog.get_logger().exception("process.failed")
         status = FleetError.exit_code
     sys.exit(status)
 
@@ -311,7 +311,7 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 def _report(error: FleetError) -> int:
-    structlog.get_logger().error("process-failed", code=error.code, reason=str(error), hint=error.hint)
+    structlog.get_logger().error("process.failed", code=error.code, reason=str(error), hint=error.hint)
     return error.exit_code
 
 

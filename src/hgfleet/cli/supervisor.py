@@ -147,7 +147,7 @@ class Supervisor:
             self._schedule(running, str(error))
             return
         running.started_at = clock.monotonic()
-        log.info("process-started", name=service.name, pid=running.child.pid)
+        log.info("process.started", name=service.name, pid=running.child.pid)
 
     # ---- watching
 
@@ -179,7 +179,7 @@ class Supervisor:
             running.backoff.reset()
         pause = running.backoff.next_pause()
         running.start_at = clock.monotonic() + pause
-        log.warning("process-ended", name=running.service.name, reason=reason, pause_seconds=pause)
+        log.warning("process.ended", name=running.service.name, reason=reason, pause_seconds=pause)
 
     def _restart_if_due(self, running: _Running) -> bool:
         is_due = running.child is None and running.start_at and clock.monotonic() >= running.start_at

@@ -1,33 +1,24 @@
-"""The reference pages say what the code has; `python -m tests.unit.cli.test_reference_pages` writes them."""
+"""The reference pages say what the code has."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from hgfleet.cli import metrics, reference
-from hgfleet.config import render
+from hgfleet.cli import reference
+from tools.reference import PAGES, find_errors, find_events, render_pages
 
-PAGES = Path(__file__).resolve().parents[3] / "docs" / "reference"
-TEXT_BY_PAGE = {
-    "config.md": render.render_reference(),
-    "metrics.md": metrics.render_reference(),
-    "commands.md": reference.render_commands(),
-}
+TEXT_BY_PAGE = render_pages()
 
 
 @pytest.mark.parametrize("page", TEXT_BY_PAGE)
 def test_a_reference_page_is_what_the_code_says(page: str) -> None:
-    assert (PAGES / page).read_text() == TEXT_BY_PAGE[page], (
-        "run python -m tests.unit.cli.test_reference_pages"
-    )
+    assert (PAGES / page).read_text() == TEXT_BY_PAGE[page], "run: python -m tools.reference"
 
 
 def test_every_command_and_option_has_a_help_text() -> None:
     assert reference.find_undocumented() == []
 
 
-if __name__ == "__main__":
-    for name, text in TEXT_BY_PAGE.items():
-        (PAGES / name).write_text(text)
+def test_errors_and_events_are_found() -> None:
+    assert {"port.taken", "repo.bad-path"} <= {entry.name for entry in find_errors()}
+    assert "process.started" in {entry.name for entry in find_events()}
