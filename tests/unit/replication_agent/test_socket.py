@@ -88,7 +88,7 @@ def test_the_socket_is_private(client: LogAgentClient, place: AgentPlace) -> Non
 def test_another_account_is_not_served(
     client: LogAgentClient, place: AgentPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even where the file's mode would let it in. Only root can become somebody else; others let the agent."""
+    """Even where the file's mode would let it in. Only root can become somebody else."""
     if os.geteuid() != 0:
         monkeypatch.setattr("hgfleet.replication.agent_server.os.geteuid", lambda: 4242)
         with raw(place) as connection:
