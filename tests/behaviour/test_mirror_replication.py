@@ -176,6 +176,28 @@ def test_a_copy_that_something_else_changed_is_refused_rebuilt_and_served_again(
     fleet.assert_converged(repository)
 
 
+def test_a_damaged_blob_parks_one_repository_until_the_blob_is_whole_again(
+    fleet: MirrorFleet, repository: Repository
+) -> None:
+    for mirror in fleet.mirrors:
+        mirror.process.freeze()
+    before = set((fleet.directory / "blobs").rglob("*"))
+    content = os.urandom(400_000).hex().encode()
+    fleet.change(repository, lambda repo, tr: _commit_file(repo, b"large", content))
+    [blob] = [path for path in set((fleet.directory / "blobs").rglob("*")) - before if path.is_file()]
+    whole = blob.read_bytes()
+    blob.chmod(0o600)
+    blob.write_bytes(whole[:-1] + b"?")
+    for mirror in fleet.mirrors:
+        mirror.process.thaw()
+    fleet.wait(lambda: all(repository.id in m.parked() for m in fleet.mirrors), "it is parked everywhere")
+    other = fleet.create(f"team/other{next(_numbers)}")
+    fleet.push(other)
+    fleet.assert_converged(other)
+    blob.write_bytes(whole)
+    fleet.assert_converged(repository)
+
+
 def test_a_mirror_with_an_empty_disk_bootstraps_from_the_log(
     fleet: MirrorFleet, repository: Repository
 ) -> None:
