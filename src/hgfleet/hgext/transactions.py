@@ -41,7 +41,7 @@ class Report:
 
 
 class CopyTransaction(transaction.transaction):
-    """A transaction that leaves nothing for `hg rollback`, which is refused: a fifth of a small one's work."""
+    """A transaction without undo files: `hg rollback` is refused, and they are a fifth of a small one's work."""
 
     def _writeundo(self) -> None:
         """Rename the journal away: the commit point of this host."""
