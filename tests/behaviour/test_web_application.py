@@ -477,6 +477,28 @@ def test_changesets_in_json_name_their_push_and_phase(web: WebClient, exposures:
         assert entry["phase"] == "draft"
 
 
+def test_nothing_is_told_of_secret_changesets(host: MirrorHost, own_web: WebClient, tmp_path: Path) -> None:
+    made = build(
+        tmp_path / "made", HgClient(CURRENT_HG, tmp_path), ("first changesets", "a changeset made secret")
+    )
+    host.add("app", made.full, Seq(2))
+    secret = nodes(made, "secret()")[0]
+    reply = own_web.get("/app/json-pushes?startID=0")
+    assert list(reply.json) == ["1", "2"]
+    assert reply.json["2"]["changesets"] == []
+    for url in (
+        "/app/json-pushes?startID=0&full=1",
+        "/app/json-log",
+        "/app/pushloghtml",
+        "/app/pushlog",
+        "/app?cmd=heads",
+        "/app?cmd=listkeys&namespace=phases",
+    ):
+        assert secret[:12] not in own_web.get(url).text, url
+    assert own_web.get(f"/app/json-pushes?changeset={secret}").status == 404
+    assert own_web.get(f"/app/json-rev/{secret}").status == 404
+
+
 def test_only_exposed_pushes_are_shown(host: MirrorHost, own_web: WebClient, exposures: Exposures) -> None:
     host.add("app", exposures.full, Seq(3))
     assert own_web.get("/app/json-pushes?version=2").json["lastpushid"] == 2

@@ -287,6 +287,12 @@ def _removed(made: Exposures) -> None:
     made.server("bookmark", "-r", "tip", "ünïcode")
 
 
+def _secret(made: Exposures) -> None:
+    made.commit("a secret", {"s.txt": "s\n"})
+    made.push("-r", ".")
+    made.server("phase", "-s", "-f", "-r", "tip")
+
+
 STEPS: dict[str, Callable[[Exposures], None]] = {
     "an empty repository": _created,
     "first changesets": _first,
@@ -309,4 +315,5 @@ STEPS: dict[str, Callable[[Exposures], None]] = {
     "a forced retraction to draft": _retracted,
     "a moved tag": _retagged,
     "a removed file": _removed,
+    "a changeset made secret": _secret,
 }

@@ -1,19 +1,20 @@
 """Answers a pushlog query for one repository: which pushes fit, and what each says about its changesets.
 
-Promises: only exposed pushes, in the order of their ids; one answer holds a bounded number of pushes and of
-changesets, and says after which id the next one goes on. A client's symbol is looked up as hash prefix, tag,
-bookmark, branch or number, nothing else.
+Promises: only exposed pushes, in the order of their ids, and nothing of secret changesets; one answer holds a
+bounded number of pushes and of changesets, and says after which id the next one goes on. A client's symbol is
+looked up as hash prefix, tag, bookmark, branch or number, nothing else.
 Does not: parse parameters (model.pushlog_query) or know HTTP (hgext.pushlog_pages).
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mercurial import error, scmutil
+from mercurial import error, phases, scmutil
 
 from hgfleet.errors import RejectedError
 from hgfleet.hgext.pushlog import Push, Pushlog
@@ -25,6 +26,7 @@ MAX_CHANGESETS = 20_000
 MAX_FULL_CHANGESETS = 2_000
 MAX_FILES = 20_000  # of all changesets of one push
 _MAX_SCANNED = 200_000
+_NODE = re.compile(r"[0-9a-f]{40}")
 # Dates follow the accepting host's clock and may step back by its corrections.
 _CLOCK_STEP_SECONDS = 3600.0
 
@@ -72,9 +74,11 @@ def page(repo: Any, number: int) -> list[ShownPush]:
 def resolve(repo: Any, symbol: str) -> int:
     """Return the revision that a client's symbol names; a hidden changeset only by its whole id."""
     name = symbol.encode("utf-8", "surrogateescape")
-    with contextlib.suppress(error.RepoLookupError, error.LookupError, ValueError, TypeError):
-        if len(name) == 40:
-            return int(repo.unfiltered()[bytes.fromhex(symbol)].rev())
+    if _NODE.fullmatch(symbol):
+        unfiltered = repo.unfiltered()
+        rev = unfiltered.changelog.index.get_rev(bytes.fromhex(symbol))
+        if rev is not None and unfiltered[rev].phase() < phases.secret:
+            return int(rev)
     with contextlib.suppress(error.RepoLookupError, error.LookupError, ValueError, OverflowError):
         return int(scmutil.revsymbol(repo, name).rev())
     raise RejectedError("pushlog.unknown", f"unknown changeset: {symbol[:60]!a}", status=404)
@@ -142,10 +146,15 @@ def _shown(repo: Any, push: Push, branch: str | None) -> ShownPush:
     revs: list[int] = []
     hidden: list[int] = []
     filtered = repo.changelog.filteredrevs
-    branch_of = repo.unfiltered().revbranchcache().branchinfo
+    unfiltered = repo.unfiltered()
+    branch_of = unfiltered.revbranchcache().branchinfo
     for rev in range(push.first_rev, push.end_rev):
-        if branch is None or branch_of(rev)[0] == branch.encode():
-            (hidden if rev in filtered else revs).append(rev)
+        if branch is not None and branch_of(rev)[0] != branch.encode():
+            continue
+        if rev not in filtered:
+            revs.append(rev)
+        elif unfiltered[rev].phase() < phases.secret:
+            hidden.append(rev)
     return ShownPush(push, revs, hidden)
 
 
