@@ -78,6 +78,8 @@ def test_a_member_of_a_writers_group_may_push_and_is_named_in_the_pushlog(
     developer.push(work, repository).ok()
     [push] = check_repository(one_mirror, repository)
     assert push["user"] == developer.name
+    [line] = [line for line in audit_lines(one_mirror) if line["account"] == developer.name]
+    assert (line["changes"], line["last_seq"]) == (1, 2)
 
 
 def test_anybody_else_is_refused_before_sending_data_and_may_read(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hgfleet.errors import RejectedError, TransientError
-from hgfleet.hgext.session_context import DeadlinePage, RecordedChange
+from hgfleet.hgext.session_context import RecordedChange, SessionPage
 from hgfleet.hgext.session_lines import recorded_lines, visibility_line
 from hgfleet.hgext.session_places import Places
 from hgfleet.hgext.session_request import parse_serve
@@ -145,13 +145,17 @@ def test_a_place_is_free_again_when_its_holder_is_killed(tmp_path: Path) -> None
 
 
 def test_a_deadline_page_is_over_only_after_its_time() -> None:
-    page = DeadlinePage()
+    page = SessionPage()
     assert not page.is_over(10.0)
-    page.set(9.0)
+    page.set_deadline(9.0)
     assert page.is_over(10.0)
     assert not page.is_over(8.0)
-    page.set(0.0)
+    page.set_deadline(0.0)
     assert not page.is_over(10.0)
+    assert page.recorded == (0, 0)
+    page.note_recorded(7)
+    page.note_recorded(9)
+    assert page.recorded == (2, 9)
     page.close()
 
 

@@ -1,4 +1,4 @@
-"""Hands a session's three descriptors to the session server and waits for its exit status; for asyncio.
+"""Hands a session's three descriptors to the session server and waits for its end; for asyncio.
 
 Promises: open_session() raises TransientError unless a worker was started, in which case nothing was
 changed; closing the session makes the server end its worker; a server that dies is InDoubtError.
@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,17 @@ from hgfleet.adapters.local_client import parse_error
 from hgfleet.errors import InDoubtError, PoisonError, TransientError
 from hgfleet.model.frames import Frame, FrameDecoder, encode_frame
 
-START_SECONDS = 8.0
+START_SECONDS = 5.0
 _RECEIVE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnd:
+    """How a session ended: its exit status (128 + n for a signal), and what the log accepted from it."""
+
+    status: int
+    changes: int = 0
+    last_seq: int = 0
 
 
 class OpenSession:
@@ -43,13 +54,19 @@ class OpenSession:
             raise parse_error(frame.header.get("error"))
         self.pid = int(frame.header["pid"])
 
-    async def exit_status(self) -> int:
-        """Wait for the worker's end; 128 + n for a signal. Raises InDoubtError when the server died."""
+    async def end(self) -> SessionEnd:
+        """Wait for the worker's end. Raises InDoubtError when the server died."""
         try:
             frame = await self._next_frame()
         except (OSError, PoisonError) as error:
             raise InDoubtError("sessions.cut-off", "the session server died") from error
-        return int(frame.header["exit"])
+        header = frame.header
+        return SessionEnd(int(header["exit"]), int(header["changes"]), int(header["last_seq"]))
+
+    def hang_up(self) -> None:
+        """Have the server end the worker; end() still tells how that went."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Hang up; harmless when the worker has ended."""

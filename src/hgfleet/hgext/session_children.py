@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from hgfleet.hgext.session_connection import Connection
-from hgfleet.hgext.session_context import DeadlinePage
+from hgfleet.hgext.session_context import SessionPage
 from hgfleet.runtime import clock
 
 REPLY_DESCRIPTOR = 4  # of a child: where Job.reply is
@@ -37,7 +37,7 @@ _log = logging.getLogger("hgfleet.sessions")
 class Job:
     """What a child does: `run` returns its exit status; `streams` become 0, 1 and 2, `reply` is optional."""
 
-    run: Callable[[DeadlinePage], int]
+    run: Callable[[SessionPage], int]
     streams: tuple[int, int, int]
     description: dict[str, Any]
     reply: int | None = None
@@ -49,11 +49,21 @@ class Child:
 
     pid: int
     connection: Connection
-    page: DeadlinePage
+    page: SessionPage
     description: dict[str, Any]
     started_at: float = field(default_factory=clock.now)
     kill_at: float | None = None  # monotonic: when the grace after a hang-up ends
     is_overdue: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A child that has ended; `status` is 128 + n for a signal."""
+
+    child: Child
+    status: int
+    cpu_seconds: float
+    recorded: tuple[int, int]  # how many changes the log accepted from it, and the seq of the last one
 
 
 class Children:
@@ -71,7 +81,7 @@ class Children:
 
     def start(self, job: Job, connection: Connection) -> Child:
         """Fork a child for the job. Raises OSError when it can't."""
-        page = DeadlinePage()
+        page = SessionPage()
         parent = os.getpid()
         try:
             pid = os.fork()
@@ -105,18 +115,19 @@ class Children:
                 _signal(child.pid, signal.SIGKILL)
         return overdue
 
-    def reap(self) -> Iterator[tuple[Child, int]]:
-        """Yield each child that has ended, with its exit status (128 + n for a signal)."""
+    def reap(self) -> Iterator[Ended]:
+        """Yield each child that has ended."""
         while self._child_by_pid:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, used = os.wait4(-1, os.WNOHANG)
             if pid == 0:
                 return
             child = self._child_by_pid.pop(pid)
+            recorded = child.page.recorded
             child.page.close()
             code = os.waitstatus_to_exitcode(status)
-            yield child, code if code >= 0 else 128 - code
+            yield Ended(child, code if code >= 0 else 128 - code, used.ru_utime + used.ru_stime, recorded)
 
-    def _run(self, job: Job, page: DeadlinePage, parent: int) -> NoReturn:
+    def _run(self, job: Job, page: SessionPage, parent: int) -> NoReturn:
         """Be the child; the outermost frame of it."""
         status = _INTERNAL_ERROR
         try:

@@ -23,6 +23,7 @@ from hgfleet.runtime import clock
 GRACE_SECONDS = 5.0  # beyond the append deadline: the session should have given up by itself before
 
 _DEADLINE = struct.Struct("d")
+_RECORDED = struct.Struct("QQ")  # how many changes, and the last one's seq
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +35,13 @@ class RecordedChange:
     nodes: tuple[str, ...]  # 40-hex, in revision order
 
 
-class DeadlinePage:
-    """A time that a session sets and its session server reads, in memory both share."""
+class SessionPage:
+    """What a session says about itself, in memory shared with its server: no death loses it."""
 
     def __init__(self) -> None:
         self._page = mmap.mmap(-1, mmap.PAGESIZE)
 
-    def set(self, at: float) -> None:
+    def set_deadline(self, at: float) -> None:
         """Set a time of the monotonic clock; 0.0 means none."""
         _DEADLINE.pack_into(self._page, 0, at)
 
@@ -49,19 +50,29 @@ class DeadlinePage:
         at: float = _DEADLINE.unpack_from(self._page, 0)[0]
         return 0.0 < at < now
 
+    def note_recorded(self, seq: int) -> None:
+        """Count a change that the log accepted."""
+        _RECORDED.pack_into(self._page, _DEADLINE.size, self.recorded[0] + 1, seq)
+
+    @property
+    def recorded(self) -> tuple[int, int]:
+        """How many changes were accepted, and the seq of the last one."""
+        count, seq = _RECORDED.unpack_from(self._page, _DEADLINE.size)
+        return count, seq
+
     def close(self) -> None:
         """Give the memory back."""
         self._page.close()
 
 
 _recorded: list[RecordedChange] = []
-_pages: list[DeadlinePage] = []
+_pages: list[SessionPage] = []
 _registers: list[Path] = []
 _ACCOUNT_FILE = "account"
 
 
-def watch(page: DeadlinePage) -> None:
-    """Make `page` the one that append_deadline sets in this process."""
+def watch(page: SessionPage) -> None:
+    """Make `page` the one that this process writes."""
     _pages[:] = [page]
 
 
@@ -88,6 +99,8 @@ def account_of(pid: str) -> str:
 def record(change: RecordedChange) -> None:
     """Note a change that the log accepted and the transaction committed."""
     _recorded.append(change)
+    for page in _pages:
+        page.note_recorded(change.seq)
 
 
 def take_recorded() -> list[RecordedChange]:
@@ -101,9 +114,9 @@ def take_recorded() -> list[RecordedChange]:
 def append_deadline(seconds: float) -> Iterator[None]:
     """Let the session server end this session when the block takes longer than `seconds`."""
     for page in _pages:
-        page.set(clock.monotonic() + seconds)
+        page.set_deadline(clock.monotonic() + seconds)
     try:
         yield
     finally:
         for page in _pages:
-            page.set(0.0)
+            page.set_deadline(0.0)

@@ -19,7 +19,7 @@ from hgfleet.hgext import recovery, session_context
 from hgfleet.hgext.copies import Copy
 from hgfleet.hgext.options import read_options
 from hgfleet.hgext.session_children import REPLY_DESCRIPTOR, Job
-from hgfleet.hgext.session_context import DeadlinePage
+from hgfleet.hgext.session_context import SessionPage
 from hgfleet.hgext.session_preload import preload_mercurial
 from hgfleet.hgext.session_request import CatchUpRequest, parse_catch_up, parse_serve
 from hgfleet.hgext.session_worker import Session, WorkerSetting
@@ -41,7 +41,7 @@ class SessionJobs:
         """Return the job of one session. Raises RejectedError for a bad request."""
         request = parse_serve(header)
 
-        def run(page: DeadlinePage) -> int:
+        def run(page: SessionPage) -> int:
             session_context.watch(page)
             return Session(self._setting, request).run()
 

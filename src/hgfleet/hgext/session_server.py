@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hgfleet.errors import ConfigError, InvariantError, PoisonError, RejectedError, TransientError
-from hgfleet.hgext.session_children import Child, Children, Job
+from hgfleet.hgext.session_children import Child, Children, Ended, Job
 from hgfleet.hgext.session_connection import Connection, is_same_user
 from hgfleet.model.frames import Frame, error_header
 from hgfleet.runtime import clock
@@ -203,20 +203,28 @@ class SessionServer:
     def _tick(self) -> None:
         for child in self._children.enforce():
             _log.error("session.overdue", extra={"pid": child.pid, **child.description})
-        for child, status in self._children.reap():
-            self._report_end(child, status)
+        for ended in self._children.reap():
+            self._report_end(ended)
         too_old = clock.monotonic() - _REQUEST_SECONDS
         for connection in list(self._connections):
             if connection.opened_at < too_old and self._children.of(connection) is None:
                 self._drop(connection)
 
-    def _report_end(self, child: Child, status: int) -> None:
-        seconds = round(clock.now() - child.started_at, 3)
-        fields = {"pid": child.pid, "exit": status, "duration_seconds": seconds, **child.description}
-        _log.info("session.ended", extra=fields)
+    def _report_end(self, ended: Ended) -> None:
+        child, status = ended.child, ended.status
+        fields = {
+            "pid": child.pid,
+            "exit": status,
+            "duration_seconds": round(clock.now() - child.started_at, 3),
+            "cpu_seconds": round(ended.cpu_seconds, 3),
+            "changes": ended.recorded[0],
+            "last_seq": ended.recorded[1],
+        }
+        _log.info("session.ended", extra=fields | child.description)
         self._jobs.clean_up(child.pid)
         if child.description["op"] == "serve":
-            child.connection.send({"ok": True, "exit": status})
+            changes, last_seq = ended.recorded
+            child.connection.send({"ok": True, "exit": status, "changes": changes, "last_seq": last_seq})
         elif status:
             child.connection.send(error_header(InvariantError("sessions.crashed", "the worker crashed")))
         self._drop(child.connection)

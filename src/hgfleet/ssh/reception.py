@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from hgfleet.adapters.session_client import OpenSession
+from hgfleet.adapters.session_client import OpenSession, SessionEnd
 from hgfleet.errors import FleetError, TransientError
 from hgfleet.model.client_line import client_line
 from hgfleet.model.command import Banner, Clone, Serve, format_command
@@ -29,7 +29,8 @@ from hgfleet.ssh.audit import AuditFile
 from hgfleet.ssh.gate import Admission, Site
 from hgfleet.ssh.local_services import LocalServices
 
-_HUNG_UP = 129
+_HUNG_UP = SessionEnd(129)
+_HANG_UP_SECONDS = 10.0
 _log = logging.getLogger("hgfleet.ssh")
 
 
@@ -54,6 +55,8 @@ class _Record:
     repository: str = ""
     code: str = "ok"
     reason: str = ""
+    changes: int = 0  # how many the log accepted
+    last_seq: int = 0
     started_at: float = field(default_factory=clock.now)
     start: float = field(default_factory=clock.monotonic)
 
@@ -67,6 +70,8 @@ class _Record:
             "repository": self.repository,
             "code": self.code,
             "reason": self.reason,
+            "changes": self.changes,
+            "last_seq": self.last_seq,
             "exit": status,
             "started_at": round(self.started_at, 3),
             "duration_seconds": round(clock.monotonic() - self.start, 3),
@@ -160,9 +165,11 @@ class FleetReception:
         }
         session = await self._open_session(request, streams)
         try:
-            return await _wait_end(session, streams)
+            end = await _wait_end(session, streams)
         finally:
             session.close()
+        record.changes, record.last_seq = end.changes, end.last_seq
+        return end.status
 
     async def _open_session(self, request: dict[str, object], streams: Streams) -> OpenSession:
         descriptors = streams.open_descriptors()
@@ -173,14 +180,17 @@ class FleetReception:
                 os.close(descriptor)
 
 
-async def _wait_end(session: OpenSession, streams: Streams) -> int:
-    """Return the worker's exit status; 129 when the client went away first."""
-    end = asyncio.ensure_future(session.exit_status())
-    hang_up = asyncio.ensure_future(streams.wait_hung_up())
+async def _wait_end(session: OpenSession, streams: Streams) -> SessionEnd:
+    """Return how the session ended; when the client goes away first, hang up and wait a little for that."""
+    end = asyncio.ensure_future(session.end())
+    gone = asyncio.ensure_future(streams.wait_hung_up())
     try:
-        await asyncio.wait({end, hang_up}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({end, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not end.done():
+            session.hang_up()
+            await asyncio.wait({end}, timeout=_HANG_UP_SECONDS)
         return end.result() if end.done() else _HUNG_UP
     finally:
-        for task in (end, hang_up):
+        for task in (end, gone):
             task.cancel()
-        await asyncio.gather(end, hang_up, return_exceptions=True)
+        await asyncio.gather(end, gone, return_exceptions=True)
