@@ -112,19 +112,15 @@ def test_more_than_one_mirror_without_haproxy_is_refused_in_one_line(own_fleet: 
     assert len(refused.err.splitlines()) == 1
 
 
-def test_a_stop_signal_ends_everything_and_a_restart_keeps_everything(
+def test_stopped_or_killed_it_leaves_nothing_running_and_the_next_start_keeps_everything(
     own_fleet: Fleet, tmp_path: Path
 ) -> None:
     own_fleet.start()
     own_fleet.create("kept")
     work = WorkingCopy.init(own_fleet.client(), tmp_path / "work")
-    work.commit("first")
-    work.push(own_fleet.ssh_url("kept")).ok()
-    pids, ca, key = (
-        everything_of(own_fleet),
-        Path(own_fleet.ca_file).read_bytes(),
-        own_fleet.endpoints["key_file"],
-    )
+    push_one(own_fleet, work, "first")
+    pids, ca = everything_of(own_fleet), Path(own_fleet.ca_file).read_bytes()
+    key = own_fleet.endpoints["key_file"]
 
     assert own_fleet.stop(signal.SIGTERM) == 0
 
@@ -132,27 +128,21 @@ def test_a_stop_signal_ends_everything_and_a_restart_keeps_everything(
     own_fleet.start()
     assert Path(own_fleet.ca_file).read_bytes() == ca
     assert own_fleet.endpoints["key_file"] == key
-    work.commit("second")
-    work.push(own_fleet.ssh_url("kept")).ok()
-    assert len(check_repository(own_fleet, "kept")) == 2
-    assert own_fleet.stop(signal.SIGINT) == 0
-
-
-def test_killed_up_takes_its_processes_along_and_the_next_one_goes_on(
-    own_fleet: Fleet, tmp_path: Path
-) -> None:
-    own_fleet.start()
-    own_fleet.create("kept")
-    work = WorkingCopy.init(own_fleet.client(), tmp_path / "work")
-    work.commit("first")
-    work.push(own_fleet.ssh_url("kept")).ok()
+    push_one(own_fleet, work, "second")
     pids = everything_of(own_fleet)
 
     own_fleet.kill()
 
     wait_until(lambda: not [p for p in pids if is_alive(p)], what="nothing is left", deadline_seconds=5)
     own_fleet.start()
-    assert len(check_repository(own_fleet, "kept")) == 1
+    push_one(own_fleet, work, "third")
+    assert len(check_repository(own_fleet, "kept")) == 3
+    assert own_fleet.stop(signal.SIGINT) == 0
+
+
+def push_one(fleet: Fleet, work: WorkingCopy, text: str) -> None:
+    work.commit(text)
+    work.push(fleet.ssh_url("kept")).ok()
 
 
 def test_every_process_that_dies_is_replaced_and_named_anew(own_fleet: Fleet, tmp_path: Path) -> None:
