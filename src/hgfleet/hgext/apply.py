@@ -308,6 +308,8 @@ def _add_row(repo: Any, tr: Any, envelope: Envelope, first_rev: int) -> None:
     if push_id != steps.next_push_id(repo, tr) or first_rev == end_rev:
         raise _poison(envelope, "pushlog.gap", "a push id that is not the next one")
     pusher = str(envelope.body.get("pusher", envelope.identity))
+    if "\n" in pusher:
+        raise _poison(envelope, "pushlog.pusher", "a pusher's name that is none")
     steps.add_push(
         repo, tr, Push(PushId(int(push_id)), envelope.seq, envelope.at, first_rev, end_rev, pusher)
     )

@@ -56,7 +56,9 @@ class Binding:
         if self.agent_client is None:
             from hgfleet.adapters.agent_client import LogAgentClient
 
-            self.agent_client = LogAgentClient(Path(self.options.agent_socket))
+            # Asked under the lock: an agent that hangs must not hold everybody up for long.
+            seconds = self.options.append_deadline_seconds
+            self.agent_client = LogAgentClient(Path(self.options.agent_socket), seconds)
         return self.agent_client
 
     @contextmanager

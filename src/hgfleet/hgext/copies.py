@@ -22,7 +22,7 @@ class Copy:
     def __init__(self, ui: Any, directory: str | Path) -> None:
         """Note where it is; `ui` is hgext.local_ui's or a session's."""
         self.ui = ui
-        self.directory = generations.repository_directory(directory)
+        self.directory = generations.repository_directory(directory).resolve()
         self._repo: Any = None
 
     @property

@@ -41,7 +41,7 @@ class Report:
 
 
 class CopyTransaction(transaction.transaction):
-    """A transaction without undo files: `hg rollback` is refused, and they are a fifth of a small one's work."""
+    """A transaction without undo files: `hg rollback` is refused, they were a fifth of the work."""
 
     def _writeundo(self) -> None:
         """Rename the journal away: the commit point of this host."""
@@ -65,7 +65,11 @@ class FleetTransaction(CopyTransaction):
             raise
         except BaseException as exc:
             accepted = self.hgfleet_accepted
-            if accepted is None or not isinstance(exc, Exception):
+            if accepted is None:
+                raise
+            if not isinstance(exc, Exception):  # told to end at once: the next start completes it
+                self._report.is_silent = True
+                self.hgfleet_repo.ui.warn(accepted.wording + b"\n")
                 raise
             if self._journal is not None:  # else: committed, and only something cosmetic failed
                 _complete_from_log(self, accepted)
