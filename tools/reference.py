@@ -61,7 +61,7 @@ def render_pages() -> dict[str, str]:
 
 _ERRORS_INTRODUCTION = """\
 Generated from the code. The class says what to do about an error: RejectedError (exit 1) is refused, and will
-be again; TransientError (75) may succeed later, this changed nothing; InDoubtError (75) may still take effect;
+be again; TransientError (75) may succeed later, this changed nothing; InDoubtError (75) may take effect yet;
 ConfigError (78) needs an operator; PoisonError parks one repository; InvariantError (70) is a defect."""
 _EVENTS_INTRODUCTION = (
     "Generated from the code: the names (`event`) of the structured lines that processes log."
