@@ -32,7 +32,6 @@ from hgfleet.model.message import Json, Kind, PayloadRef
 from hgfleet.model.state import Fingerprint
 
 VALIDATOR = b"zzzz-hgfleet-append"  # after 001-userhooks and every other one
-_SESSION_GRACE_SECONDS = 5.0  # after the log client's own patience the session server ends the session
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +162,7 @@ def _request(
 def _hand_over(bound: Binding, request: AppendRequest) -> AcceptedMessage:
     deadline = bound.options.append_deadline_seconds
     try:
-        with session_context.append_deadline(deadline + _SESSION_GRACE_SECONDS):
+        with session_context.append_deadline(deadline + session_context.GRACE_SECONDS):
             return bound.agent.append(request, deadline, lambda: bound.faults.reach("push-handed-over"))
     except (InDoubtError, KeyboardInterrupt, OSError) as exc:
         raise NotConfirmedAbort(NOT_CONFIRMED.encode()) from exc
