@@ -45,6 +45,7 @@ class SessionServerOptions:
     hgrc: Path  # the only Mercurial configuration; must load hgfleet.hgext.fleet
     repositories: Path  # one directory per repository id
     max_sessions: int = 64
+    max_connections: int = 200  # to the socket, sessions included
     max_reads: int = 16  # sessions that may send history to their clients at once
     hangup_grace_seconds: float = 5.0
     stop_grace_seconds: float = 15.0
@@ -75,6 +76,7 @@ class SessionServer:
         self._jobs = jobs
         self._children = Children(self._forget_everything)
         self._connections: set[Connection] = set()
+        self._is_asked_to_stop = False
         self._is_stopping = False
         self._listener = _listen(options.socket)
         self._wakeup = socket.socketpair()
@@ -103,8 +105,11 @@ class SessionServer:
         signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         for number in _STOP_SIGNALS:
-            signal.signal(number, lambda _number, _frame: self._stop())
+            signal.signal(number, self._ask_to_stop)
         self._selector.register(self._wakeup[0], selectors.EVENT_READ, self._drain_wakeup)
+
+    def _ask_to_stop(self, _number: int, _frame: object) -> None:
+        self._is_asked_to_stop = True
 
     def _drain_wakeup(self) -> None:
         with suppress(BlockingIOError):
@@ -124,9 +129,9 @@ class SessionServer:
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError:  # gone again, or out of descriptors: the next tick tries again
+        except OSError:  # gone again
             return
-        if not is_same_user(sock):
+        if not is_same_user(sock) or len(self._connections) >= self._options.max_connections:
             sock.close()
             return
         connection = Connection(sock)
@@ -201,6 +206,8 @@ class SessionServer:
     # ---- what goes on by itself
 
     def _tick(self) -> None:
+        if self._is_asked_to_stop and not self._is_stopping:
+            self._stop()
         for child in self._children.enforce():
             _log.error("session.overdue", extra={"pid": child.pid, **child.description})
         for ended in self._children.reap():
@@ -230,8 +237,6 @@ class SessionServer:
         self._drop(child.connection)
 
     def _stop(self) -> None:
-        if self._is_stopping:
-            return
         self._is_stopping = True
         self._selector.unregister(self._listener)
         self._listener.close()
