@@ -264,7 +264,7 @@ def test_a_size_that_no_session_may_read_is_refused_in_one_line(
 
 def test_connections_that_do_not_log_in_leave_room_for_those_that_do(fleet: Fleet) -> None:
     ssh = fleet.endpoints["ssh"]
-    idle = [socket.create_connection((ssh["host"], ssh["port"]), timeout=10) for _ in range(60)]
+    idle = [socket.create_connection((ssh["host"], ssh["port"]), timeout=10) for _ in range(130)]
     try:
         refused = [connection for connection in idle if is_closed(connection)]
         assert len(refused) >= 20

@@ -42,7 +42,7 @@ class FrontOptions:
     port: int  # 0: any free one
     host_key: Path
     max_connections: int = 200
-    max_logins_per_address: int = 32  # connections of one address that have not logged in yet
+    max_logins_per_address: int = 100  # connections of one address that have not logged in yet
     login_timeout_seconds: float = 30.0
     idle_timeout_seconds: float = 300.0
 

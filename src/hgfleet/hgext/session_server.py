@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hgfleet.hgext.session_jobs import SessionJobs
 
 _TICK_SECONDS = 0.25
+_MAX_CATCH_UPS = 16
 _REQUEST_SECONDS = 10.0  # a connection that has asked for nothing by then is dropped
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger("hgfleet.sessions")
@@ -196,7 +197,9 @@ class SessionServer:
     def _start(self, job: Job, connection: Connection) -> Child:
         if self._is_stopping:
             raise TransientError("sessions.stopping", "the session server is stopping")
-        if len(self._children) >= self._options.max_sessions:
+        limit = self._options.max_sessions if job.description["op"] == "serve" else _MAX_CATCH_UPS
+        running = [child for child in self._children if child.description["op"] == job.description["op"]]
+        if len(running) >= limit:
             raise TransientError("sessions.full", "too many sessions at once", hint="try again in a minute")
         try:
             return self._children.start(job, connection)

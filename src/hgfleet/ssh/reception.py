@@ -12,8 +12,8 @@ import logging
 import os
 import uuid
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from hgfleet.adapters.session_client import OpenSession, SessionEnd
@@ -40,6 +40,7 @@ class SessionLimits:
 
     max_sessions: int = 64
     max_sessions_per_account: int = 16
+    wait_seconds: float = 10.0  # for room, before a session is refused
     visible_wait_seconds: float = 2.0
 
 
@@ -90,6 +91,7 @@ class FleetReception:
         self._audit = audit
         self._limits = limits
         self._open: Counter[str] = Counter()
+        self._room = asyncio.Condition()
 
     async def account(self, name: str) -> Account | None:
         return await self._accounts.find(name)
@@ -114,7 +116,7 @@ class FleetReception:
         record.command = format_command(admission.command) or "banner"
         record.pusher = admission.pusher
         self._accounts.touch(admission.account)
-        with self._counted(admission.account):
+        async with self._counted(admission.account):
             match admission.command:
                 case Banner():
                     streams.show(gate.banner(admission, self._site))
@@ -124,18 +126,29 @@ class FleetReception:
                 case Serve():
                     return await self._run_session(admission.command, admission, streams, record)
 
-    @contextmanager
-    def _counted(self, account: str) -> Iterator[None]:
-        is_full = self._open.total() >= self._limits.max_sessions
-        if is_full or self._open[account] >= self._limits.max_sessions_per_account:
-            raise TransientError("sessions.full", "too many sessions at once", hint="try again in a minute")
-        self._open[account] += 1
+    @asynccontextmanager
+    async def _counted(self, account: str) -> AsyncIterator[None]:
+        """Count a session while it lasts; wait for room first. Raises TransientError `sessions.full`."""
+        try:
+            async with asyncio.timeout(self._limits.wait_seconds), self._room:
+                await self._room.wait_for(lambda: self._has_room(account))
+                self._open[account] += 1
+        except TimeoutError as error:
+            hint = "try again in a minute"
+            raise TransientError("sessions.full", "too many sessions at once", hint=hint) from error
         try:
             yield
         finally:
             self._open[account] -= 1
-            if not self._open[account]:
-                del self._open[account]
+            self._open += Counter()  # drops what is zero
+            async with self._room:
+                self._room.notify_all()
+
+    def _has_room(self, account: str) -> bool:
+        limits = self._limits
+        return (
+            self._open.total() < limits.max_sessions and self._open[account] < limits.max_sessions_per_account
+        )
 
     async def _clone(self, command: Clone, admission: Admission, streams: Streams, record: _Record) -> int:
         path = gate.planned_path(command, admission, self._site)
