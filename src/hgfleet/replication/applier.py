@@ -20,14 +20,14 @@ from queue import Empty, SimpleQueue
 
 import structlog
 
-from hgfleet.adapters.agent_answers import Advanced, LogSnapshot, StateEnd, StateItem, StateRecords
+from hgfleet.adapters.agent_answers import Advanced, LogSnapshot, StateEnd, StateRecords
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.adapters.mirror_catalogue import MirrorCatalogue
-from hgfleet.model.fleet import FleetView
+from hgfleet.errors import TransientError
 from hgfleet.model.fleet_records import Report, Stage, Watermark
 from hgfleet.model.ids import CATALOGUE, HostName, RepoId, Seq
-from hgfleet.model.membership import Membership
 from hgfleet.replication import mirror_disk
+from hgfleet.replication.mirror_account import MirrorAccount
 from hgfleet.replication.mirror_copies import Copies, Copy
 from hgfleet.replication.mirror_inputs import (
     Connected,
@@ -52,14 +52,13 @@ from hgfleet.replication.mirror_member import MirrorMember
 from hgfleet.replication.mirror_paths import MirrorPaths
 from hgfleet.replication.mirror_reports import Answer, NotPublished, Published, Reports
 from hgfleet.replication.mirror_showing import MirrorShowing
+from hgfleet.replication.mirror_state import MirrorState
 from hgfleet.replication.mirror_work import MirrorWork
 from hgfleet.replication.mirror_worker import ApplyWorker, worker_program
 from hgfleet.runtime import clock
 from hgfleet.runtime.faults import NO_FAULTS, Faults
-from hgfleet.runtime.retry import Backoff
 
 TURN_SECONDS = 0.2  # the loop looks at the clock at least so often
-CATALOGUE_PAUSE_SECONDS = 0.2  # after a failed read
 LEAVE_SECONDS = 3.0  # for finishing what is in hand when told to stop
 _log = structlog.get_logger()
 
@@ -100,17 +99,12 @@ class Applier:
         self._catalogue = MirrorCatalogue(options.catalogue)
         self._copies = Copies()
         self._paths = MirrorPaths(self._catalogue)
-        self._view = FleetView()
-        self._folding: FleetView | None = None  # a stream that has not come to its end yet
-        self._is_log_known = self._is_state_known = False
-        self._catalogue_last = Seq(0)
-        self._is_catalogue_busy = False
-        self._catalogue_not_before = 0.0
+        self._state = MirrorState()
+        self._is_log_known = False
         self._working = 0
-        self._acked_offset = 0
-        self._backoff = Backoff(0.05, 1.0)
         self._reports = Reports(self._client(), self._inbox.put)
         self._member = MirrorMember(options.host, options.serving, options.self_stale_seconds, self._reports)
+        self._account = MirrorAccount(self._copies, self._paths, self._member, self._reports)
         self._work = MirrorWork(
             options.repositories, self._copies, self._catalogue, self._tasks, self._watermark
         )
@@ -130,7 +124,7 @@ class Applier:
         return LogAgentClient(self._options.agent_socket)
 
     def _watermark(self, repository: RepoId) -> Seq:
-        return self._view.watermark(repository)
+        return self._state.view.watermark(repository)
 
     def _park(self, copy: Copy, reason: str) -> None:
         self._work.park(copy, reason, clock.boottime())
@@ -196,9 +190,12 @@ class Applier:
             case Applied() | Inspected() | Failed() | CatalogueRead():
                 self._take_outcome(heard, now)
             case Published() | NotPublished():
-                self._take_answer(heard, now)
-            case StateRecords() | StateEnd():
-                self._take_state(heard)
+                self._account.settle(heard, now)
+            case StateRecords():
+                self._take_records(heard)
+            case StateEnd():
+                self._state.take_end(heard)
+                self._showing.consider_all()
             case LogSnapshot() | Advanced():
                 self._take_log(heard)
             case Connected() | Lost():
@@ -206,13 +203,12 @@ class Applier:
 
     def _turn(self, now: float) -> None:
         """Do everything that follows from what was heard."""
-        self._showing.turn(self._view, now)
+        self._showing.turn(self._state.view, now)
         self._showing.allow_removals(self._options.removal_grace_seconds, now)
-        try:
-            self._live(now)
-        except OSError as error:
-            _log.warning("applier.serving-file", reason=str(error))
-        self._say_changes()
+        self._live(now)
+        self._account.say(self._work.changed | self._showing.changed)
+        self._work.changed.clear()
+        self._showing.changed.clear()
         self._hand_out(now)
         self._reports.flush(now)
 
@@ -223,18 +219,19 @@ class Applier:
             _log.warning("applier.agent-lost", stream=heard.source.value, reason=heard.reason)
         if heard.source is Source.LOG:
             self._is_log_known = False
+        elif isinstance(heard, Connected):
+            self._state.begin()
         else:
-            self._is_state_known = False
-            self._folding = FleetView() if isinstance(heard, Connected) else None
+            self._state.lose()
 
     def _take_log(self, heard: LogSnapshot | Advanced) -> None:
         if isinstance(heard, Advanced):
             if heard.repository == CATALOGUE:
-                self._catalogue_last = max(self._catalogue_last, heard.seq)
+                self._paths.last = max(self._paths.last, heard.seq)
             else:
                 self._copies.advance(heard.repository, heard.partition, heard.seq)
             return
-        self._catalogue_last = max(self._catalogue_last, heard.catalogue_seq)
+        self._paths.last = max(self._paths.last, heard.catalogue_seq)
         for repository, standing in heard.repositories.items():
             copy = self._copies.get(repository)
             if copy is None and standing.is_deleted:  # nobody needs what it was
@@ -247,98 +244,58 @@ class Applier:
                 _log.error("applier.log-behind", repository=repository, seq=copy.applied, log=standing.seq)
         self._is_log_known = True
 
-    def _take_state(self, heard: StateRecords | StateEnd) -> None:
-        if isinstance(heard, StateEnd):
-            if self._folding is not None:
-                self._view, self._folding = self._folding, None
-                self._is_state_known = True
-                self._showing.consider_all()
-            return
-        for item in heard.records:
-            self._take_record(item)
-
-    def _take_record(self, item: StateItem) -> None:
-        view = self._view if self._folding is None else self._folding
-        record = view.take(item.key, item.value, item.offset)
-        if view is not self._view:
-            return
-        match record:
-            case Watermark():
-                self._showing.consider(record.repository)
-            case Report() if record.member == self._member.member:
-                self._take_own_report(record, item)
-
-    def _take_own_report(self, record: Report, item: StateItem) -> None:
-        """Say again what a late word of ours, landed behind a newer one, has put back."""
-        membership = self._member.membership
-        is_old = item.offset + 1 < self._acked_offset or self._reports.is_pending(record.key)
-        if membership is None or is_old:
-            return
-        if self._report(membership, record.repository) != record:
-            self._work.changed.add(record.repository)
+    def _take_records(self, heard: StateRecords) -> None:
+        for record, item in self._state.take(heard):
+            match record:
+                case Watermark():
+                    self._showing.consider(record.repository)
+                case Report():
+                    self._account.check_own(record, item)
 
     def _take_outcome(self, outcome: Outcome, now: float) -> None:
         self._working -= 1
         match outcome:
-            case CatalogueRead():
-                self._is_catalogue_busy = False
-                self._paths.take(outcome.batch.messages)
+            case CatalogueRead() | Failed(task=CatalogueTask()):
+                self._paths.settle(outcome, now)
                 self._work.changed.add(CATALOGUE)
-            case Failed(task=CatalogueTask()):
-                self._is_catalogue_busy = False
-                self._catalogue_not_before = now + CATALOGUE_PAUSE_SECONDS
-                _log.warning("applier.catalogue-delayed", reason=outcome.reason)
             case _:
                 self._work.take(outcome, now)
                 self._showing.consider(outcome.task.repository)
 
-    def _take_answer(self, answer: Answer, now: float) -> None:
-        if isinstance(answer, Published):
-            self._backoff.reset()
-            self._reports.settle(answer, now, 0.0)
-            self._acked_offset = max(self._acked_offset, answer.offset)
-            self._member.acknowledge(answer, now)
-            return
-        _log.warning("applier.not-published", is_in_doubt=answer.is_in_doubt, reason=answer.reason)
-        self._reports.settle(answer, now, self._backoff.next_pause())
-        if answer.is_in_doubt and any(_counts_out(value) for value in answer.values.values()):
-            self._member.abandon()
-
     # ---- the seat in the fleet
 
     def _live(self, now: float) -> None:
-        """Join, serve and beat as the membership's rules have it."""
+        """Join, serve and beat as the membership's rules have it; what the disk refused is done next turn."""
+        try:
+            self._step(now)
+        except (OSError, TransientError) as error:
+            _log.warning("applier.not-written", reason=str(error))
+
+    def _step(self, now: float) -> None:
         membership = self._member.membership
-        if membership is None or membership.is_over(self._view, now):
+        if membership is None or membership.is_over(self._state.view, now):
             self._member.rest(now)
             if self._may_join():
                 self._join(now)
             return
-        if membership.stage is Stage.JOINING and membership.may_serve(self._view, self._exposed):
+        if membership.stage is Stage.JOINING and membership.may_serve(self._state.view, self._exposed):
             self._member.serve(now)
             _log.info("applier.serving", incarnation=membership.member.incarnation)
-        self._return_copies(membership)
+        for copy in self._work.returning():
+            if membership.may_answer(self._state.view, copy.repository, copy.exposed):
+                self._work.unpark(copy)
         self._member.beat(now)
 
     def _may_join(self) -> bool:
         """Whether this host is where the log was when it connected: before, it would only be waited for."""
-        is_known = self._is_log_known and self._is_state_known
-        is_read = self._paths.read_seq >= self._catalogue_last or bool(self._paths.parked)
-        return is_known and is_read and all(copy.is_level for copy in self._copies)
+        is_known = self._is_log_known and self._state.is_known
+        return is_known and self._paths.is_read and all(copy.is_level for copy in self._copies)
 
     def _join(self, now: float) -> None:
-        member = self._member.join(self._view, now)
+        member = self._member.join(self._state.view, now)
         _log.info("applier.joining", incarnation=member.incarnation)
-        self._work.changed.add(CATALOGUE)
-        self._work.changed.update(copy.repository for copy in self._copies)
-        self._say_changes()
+        self._account.say_all()
         self._member.beat(now)
-
-    def _return_copies(self, membership: Membership) -> None:
-        """Answer for parked copies that are whole again and level with what may have been called visible."""
-        for copy in self._work.returning():
-            if membership.may_answer(self._view, copy.repository, copy.exposed):
-                self._work.unpark(copy)
 
     def _exposed(self, repository: RepoId) -> Seq:
         if repository == CATALOGUE:
@@ -346,40 +303,10 @@ class Applier:
         copy = self._copies.get(repository)
         return copy.exposed if copy is not None else Seq(0)
 
-    # ---- what is said and handed out
-
-    def _say_changes(self) -> None:
-        changed = self._work.changed | self._showing.changed
-        self._work.changed.clear()
-        self._showing.changed.clear()
-        membership = self._member.membership
-        if membership is None:
-            return
-        for repository in changed:
-            report = self._report(membership, repository)
-            if report is not None:
-                self._reports.say(report.key, dict(report.value))
-
-    def _report(self, membership: Membership, repository: RepoId) -> Report | None:
-        if repository == CATALOGUE:
-            return membership.report(CATALOGUE, self._paths.read_seq, self._paths.exposed)
-        copy = self._copies.get(repository)
-        if copy is None:
-            return None
-        parked = "" if copy.is_returning else copy.parked
-        return membership.report(repository, copy.applied, copy.exposed, parked, is_deleted=copy.is_deleted)
-
     def _hand_out(self, now: float) -> None:
         room = self._options.workers - self._working
-        is_behind = self._paths.read_seq < self._catalogue_last and not self._paths.parked
-        is_free = not self._is_catalogue_busy and now >= self._catalogue_not_before
-        if room > 0 and is_behind and is_free:
-            self._is_catalogue_busy = True
-            self._tasks.put(CatalogueTask(self._paths.read_seq))
+        task = self._paths.next_task(now) if room > 0 else None
+        if task is not None:
+            self._tasks.put(task)
             self._working, room = self._working + 1, room - 1
         self._working += self._work.hand_out(room, now)
-
-
-def _counts_out(value: object) -> bool:
-    """Whether a report that may land late would take us out of a watermark while we answer."""
-    return isinstance(value, Mapping) and bool(value.get("parked") or value.get("is_deleted"))

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import structlog
+
 from hgfleet.adapters.serving_file import read_serving, write_serving
 from hgfleet.model.fleet import FleetView
 from hgfleet.model.fleet_records import Heartbeat, Member, Stage
@@ -17,6 +19,7 @@ from hgfleet.model.membership import Membership
 from hgfleet.replication.mirror_reports import Published, Reports
 
 BEATS_PER_LEASE = 5
+_log = structlog.get_logger()
 
 
 class MirrorMember:
@@ -96,7 +99,14 @@ class MirrorMember:
         if membership is None or Heartbeat(membership.member, Stage.JOINING).key not in answer.values:
             return
         if membership.acknowledge(answer.sent_at, now) and membership.stage is Stage.SERVING:
-            self._write(Stage.SERVING, membership.lease_ends_at)
+            self._renew(membership.lease_ends_at)
+
+    def _renew(self, lease_ends_at: float) -> None:
+        """Tell the web workers; where the disk refuses that, the old lease ends and they turn unready."""
+        try:
+            self._write(Stage.SERVING, lease_ends_at)
+        except OSError as error:
+            _log.warning("applier.lease-not-written", reason=str(error))
 
     def _say(self) -> None:
         if self.membership is not None:

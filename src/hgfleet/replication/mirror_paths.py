@@ -16,6 +16,9 @@ from hgfleet.errors import PoisonError
 from hgfleet.model.catalogue import Catalogue
 from hgfleet.model.ids import RepoId, RepoPath, Seq
 from hgfleet.model.message import Kind, Message, decode_message
+from hgfleet.replication.mirror_lanes import CatalogueRead, CatalogueTask, Failed
+
+PAUSE_SECONDS = 0.2  # after a failed read
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +37,33 @@ class MirrorPaths:
         self._waiting: deque[_Waiting] = deque()
         self._gone: set[RepoPath] = set()  # changes that the file does not have yet
         self._bound: dict[RepoPath, RepoId] = {}
+        self._is_file_right = False  # whether the file says what the catalogue does
+        self._is_reading = False
+        self._not_before = 0.0
         self.exposed = file.exposed_seq()
         self.read_seq = Seq(0)
+        self.last = Seq(0)  # the end of the catalogue, as the log agent says
         self.parked = ""  # why nothing further can be read
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it was read to its end, or can't be."""
+        return self.read_seq >= self.last or bool(self.parked)
+
+    def next_task(self, now: float) -> CatalogueTask | None:
+        """Return what to read next, once: until it was answered there is nothing more to do."""
+        if self.is_read or self._is_reading or now < self._not_before:
+            return None
+        self._is_reading = True
+        return CatalogueTask(self.read_seq)
+
+    def settle(self, outcome: CatalogueRead | Failed, now: float) -> None:
+        """Go on from what came of the task."""
+        self._is_reading = False
+        if isinstance(outcome, CatalogueRead):
+            self.take(outcome.batch.messages)
+        else:
+            self._not_before = now + PAUSE_SECONDS
 
     def take(self, messages: tuple[LoggedMessage, ...]) -> None:
         """Note messages that follow what was read; those served before a restart are only folded."""
@@ -49,8 +76,8 @@ class MirrorPaths:
                 self.parked = f"{error.code}: {error}"
                 return
             self.read_seq = logged.seq
-        if not self._is_restored and self.read_seq >= self.exposed:
-            self._restore()
+        while self._waiting and self._waiting[0].seq <= self.exposed and self.read_seq >= self.exposed:
+            self._fold()  # up to what was served before this process began
 
     def expose(self, up_to: Seq, is_showable: Callable[[RepoId], bool]) -> bool:
         """Serve the paths as of `up_to`, as far as read; return whether that changed anything.
@@ -58,15 +85,14 @@ class MirrorPaths:
         Stops before a new path whose repository is not `is_showable` yet. Raises TransientError when the file
         can't be written; the next call does it then.
         """
-        while self._is_restored and self._waiting and self._waiting[0].seq <= up_to:
-            if not self._is_next_showable(is_showable):
-                break
+        if self._catalogue.seq < self.exposed:
+            return False  # not read yet what is served already
+        while self._waiting and self._waiting[0].seq <= up_to and self._is_next_showable(is_showable):
             self._fold()
-        if self._catalogue.seq <= self.exposed:
-            return False
-        self._file.expose(self._gone, self._bound, self._catalogue.seq)
-        self._forget_changes()
-        return True
+        is_changed = self._catalogue.seq > self.exposed
+        if is_changed or not self._is_file_right:
+            self._write()
+        return is_changed
 
     def is_needed(self, repository: RepoId) -> bool:
         """Whether a path leads to the repository, or will once what was read is served."""
@@ -78,16 +104,16 @@ class MirrorPaths:
         """Return the path that leads to it here."""
         return self._catalogue.path_of(repository)
 
-    @property
-    def _is_restored(self) -> bool:
-        return self._catalogue.seq >= self.exposed
-
-    def _restore(self) -> None:
-        """Fold up to what was served before this process began, then make the file say exactly that."""
-        while self._waiting and self._waiting[0].seq <= self.exposed:
-            self._fold()
-        self._file.replace({b.path: b.repository for b in self._catalogue.bindings()}, self._catalogue.seq)
-        self._forget_changes()
+    def _write(self) -> None:
+        """Write the changes; all of it the first time, for the run before may have ended in the middle."""
+        seq = self._catalogue.seq
+        if self._is_file_right:
+            self._file.expose(self._gone, self._bound, seq)
+        else:
+            self._file.replace({b.path: b.repository for b in self._catalogue.bindings()}, seq)
+        self.exposed, self._is_file_right = seq, True
+        self._gone.clear()
+        self._bound.clear()
 
     def _is_next_showable(self, is_showable: Callable[[RepoId], bool]) -> bool:
         message = self._waiting[0].message
@@ -105,11 +131,6 @@ class MirrorPaths:
         if after is not None:
             self._gone.discard(after)
             self._bound[after] = repository
-
-    def _forget_changes(self) -> None:
-        self.exposed = self._catalogue.seq
-        self._gone.clear()
-        self._bound.clear()
 
 
 def _repository_of(message: Message) -> RepoId:

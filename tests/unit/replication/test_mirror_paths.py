@@ -86,6 +86,7 @@ def test_after_a_restart_nothing_falls_back_and_the_file_is_put_right(file: Mirr
     assert not paths.expose(Seq(5), _always), "not before it has read as far as it served"
     assert paths.exposed == 4
     paths.take(messages[2:])
+    assert not paths.expose(Seq(4), _always), "nothing new"
     assert file.paths() == {NEW: R1, LIB: R2}
     assert paths.expose(Seq(5), _always)
     assert file.paths() == {NEW: R1}
