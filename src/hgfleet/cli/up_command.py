@@ -70,7 +70,9 @@ def _run(directory: Path, layout: FleetLayout, credentials: Credentials) -> None
     def report(processes: tuple[ProcessEntry, ...]) -> None:
         write_endpoints(directory, endpoints.with_processes(processes))
 
-    supervisor = Supervisor(list_services(layout, directory, os.environ), logs, report)
+    services = list_services(layout, directory, os.environ)
+    supervisor = Supervisor(services, logs, report)
+    click.echo(f"starting {len(services)} processes; their logs are in {config.logs.path}")
     try:
         if supervisor.bring_up(stop, _START_SECONDS):
             click.echo(describe_fleet(config, endpoints, directory))

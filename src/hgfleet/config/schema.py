@@ -205,7 +205,9 @@ class TestingSection(Section):
     """For tests only."""
 
     allow_faults: bool = setting(
-        False, "honour HGFLEET_FAULTS, the crash points of docs/design/local-protocols.md"
+        False,
+        "honour HGFLEET_FAULTS, the crash points of docs/design/local-protocols.md; "
+        "HGFLEET_ALLOW_FAULTS=1 allows them for one run of `hgfleet up`",
     )
 
 
