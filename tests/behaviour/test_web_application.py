@@ -103,6 +103,19 @@ def test_a_new_generation_and_a_new_exposure_are_seen_by_the_next_request(
     assert first.body != second.body
 
 
+def test_views_shown_one_after_another_answer_as_if_each_were_the_first(
+    host: MirrorHost, own_web: WebClient, exposures: Exposures
+) -> None:
+    """What is taken over from the view before must not be seen."""
+    urls = ("?cmd=branchmap", "?cmd=heads", "/json-branches", "/json-tags", "/json-log", "/json-bookmarks")
+    repository = host.add("app", exposures.full, Seq(1))
+    for seq in exposures.seqs:
+        host.expose(repository, seq)
+        host.add(f"alone{seq}", exposures.full, seq)
+        for url in urls:
+            assert own_web.get(f"/app{url}").body == own_web.get(f"/alone{seq}{url}").body, (seq, url)
+
+
 def test_deleted_and_recreated_with_other_history_shows_the_new_one(
     host: MirrorHost, own_web: WebClient, exposures: Exposures
 ) -> None:

@@ -58,7 +58,7 @@ class Repositories:
         with self._lock:
             found = self._found_by_id.get(served.repository)
             if found is None or found.key != key:
-                found = Found(key, self._app(root, served, view))
+                found = Found(key, self._app(root, served, view, found))
                 self._found_by_id[served.repository] = found
             self._found_by_id.move_to_end(served.repository)
             while len(self._found_by_id) > self._site.cached_repositories:
@@ -73,5 +73,7 @@ class Repositories:
         except OSError:
             return None
 
-    def _app(self, root: Path, served: Served, view: View) -> RepositoryApp:
-        return RepositoryApp(self._ui, root, served.path, view, self._site.base_url)
+    def _app(self, root: Path, served: Served, view: View, known: Found | None) -> RepositoryApp:
+        is_same = known is not None and known.key.generation == root.name
+        before = known.app if known is not None and is_same else None
+        return RepositoryApp(self._ui, root, served.path, view, self._site.base_url, before=before)

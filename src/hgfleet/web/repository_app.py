@@ -33,7 +33,17 @@ class OutdatedError(Exception):
 class RepositoryApp(hgweb_mod_inner.hgweb):
     """hgweb's request handling with a pool of our own under it."""
 
-    def __init__(self, ui: Any, root: Path, path: RepoPath, view: View, base_url: str) -> None:
+    def __init__(
+        self,
+        ui: Any,
+        root: Path,
+        path: RepoPath,
+        view: View,
+        base_url: str,
+        *,
+        before: RepositoryApp | None = None,
+    ) -> None:
+        """Prepare to show a view; `before` shows an earlier one of the same generation."""
         # hgweb's own constructor would open the repository and stat it for every request.
         self.view = view
         self.reponame = path.encode()
@@ -43,6 +53,8 @@ class RepositoryApp(hgweb_mod_inner.hgweb):
         self._root = os.fsencode(root)
         self._url = f"{base_url}/{path}".encode()
         self._idle: list[_Opened] = []
+        # One that was never opened has nothing to give; a chain of such would keep all views in memory.
+        self._before = before._before if before is not None and not before._idle else before
 
     def __call__(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         """Answer one request; raise RejectedError for arguments that hgweb must not see."""
@@ -82,7 +94,15 @@ class RepositoryApp(hgweb_mod_inner.hgweb):
             ui.setconfig(b"ui", b"forcecwd", repo.root, b"hgfleet")  # file patterns are relative to it
         repo = hgweb_mod_inner.getwebview(repo)
         self.websubtable = webutil.getwebsubs(repo)
+        self._inherit(repo)
         return _Opened(repo)
+
+    def _inherit(self, repo: Any) -> None:
+        """Take over the heads of branches from the view before, which are cheap to go on from."""
+        before, self._before = self._before, None
+        if before is not None and before._idle:
+            with contextlib.suppress(IndexError):  # another thread was first
+                _copy_branch_heads(before._idle.pop().repo, repo)
 
 
 class _Opened:
@@ -102,6 +122,25 @@ class _Opened:
             return os.stat(self._manifest).st_ino
         except FileNotFoundError:
             return 0
+
+
+def _copy_branch_heads(source: Any, target: Any) -> None:
+    """Copy Mercurial's branch caches; it compares them with the repository before it believes them.
+
+    On disk they may be ahead of a mirror's exposed state, or not there, and making them anew costs 3 µs per
+    changeset of the repository.
+    """
+    caches = target.unfiltered()._branchcaches._per_filter
+    for name, cache in source.unfiltered()._branchcaches._per_filter.items():
+        caches[name] = type(cache)(
+            target.filtered(name) if name is not None else target.unfiltered(),
+            cache._entries,
+            cache.tipnode,
+            cache.tiprev,
+            cache.key_hashes,
+            cache._closednodes,
+            cache._verify_node,
+        )
 
 
 # What hgweb lets escape when an argument is not what it expects; it checks few of them itself.
