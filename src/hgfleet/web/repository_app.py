@@ -54,7 +54,8 @@ class RepositoryApp(hgweb_mod_inner.hgweb):
         self._url = f"{base_url}/{path}".encode()
         self._idle: list[_Opened] = []
         # One that was never opened has nothing to give; a chain of such would keep all views in memory.
-        self._before = before._before if before is not None and not before._idle else before
+        is_empty = before is not None and not before._idle
+        self._before: RepositoryApp | None = before._before if before is not None and is_empty else before
 
     def __call__(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         """Answer one request; raise RejectedError for arguments that hgweb must not see."""
