@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+_HOST_PREFIX = "host:"
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -22,6 +24,11 @@ class Identity:
     pusher: str  # what the pushlog shows: the account, or `host:<name>/<user of the system>`
     groups: frozenset[str] = frozenset()
     trace: str = ""
+
+    @property
+    def is_host(self) -> bool:
+        """Whether an administrator of the host acts, whom no repository's settings bind."""
+        return self.name.startswith(_HOST_PREFIX)
 
 
 _assumed: list[Identity] = []
@@ -42,4 +49,4 @@ def current(ui: Any, host: str) -> Identity:
     from mercurial.utils import procutil
 
     user = (procutil.getuser() or b"unknown").decode("utf-8", "replace")
-    return Identity(f"host:{host}", f"host:{host}/{user}")
+    return Identity(f"{_HOST_PREFIX}{host}", f"{_HOST_PREFIX}{host}/{user}")

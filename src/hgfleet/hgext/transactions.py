@@ -15,10 +15,11 @@ from typing import Any
 from mercurial import error, transaction
 
 from hgfleet.errors import NOTHING_CHANGED, FleetError
-from hgfleet.hgext import append, binding, lock_guard, recovery, session_context
+from hgfleet.hgext import append, binding, identity, lock_guard, recovery, session_context
 from hgfleet.hgext.append import Accepted, Base
-from hgfleet.hgext.refusals import NotConfirmedAbort, nothing_changed, reason_of
+from hgfleet.hgext.refusals import nothing_changed, reason_of
 from hgfleet.hgext.session_context import RecordedChange
+from hgfleet.model.access import write_access
 
 # Transactions that rewrite history or the store: copies could not follow.
 REFUSED = frozenset({b"strip", b"repair", b"upgrade", b"clone", b"localclone", b"fncache"})
@@ -28,20 +29,37 @@ _RECORD = b"zzz-hgfleet-record"
 _class_by_base: dict[type, type] = {}
 
 
-class Report:
-    """What a transaction says about its own abort; silent once the pusher is told something more precise."""
-
-    def __init__(self, ui: Any) -> None:
-        self._ui = ui
-        self.is_silent = False
-
-    def __call__(self, text: bytes) -> None:
-        if not self.is_silent:
-            self._ui.warn(text)
-
-
 class CopyTransaction(transaction.transaction):
-    """A transaction without undo files: `hg rollback` is refused, they were a fifth of the work."""
+    """A transaction that undoes itself from its journal, whatever state it is in.
+
+    It says nothing about it, as its pusher is told something more precise, and leaves no undo files: `hg rollback`
+    is refused, and they were a fifth of the work.
+    """
+
+    hgfleet_is_undone = False
+
+    def close(self) -> None:
+        """Commit, or undo everything and raise; after the commit point nothing is undone."""
+        try:
+            super().close()
+        except BaseException:
+            if self._journal is not None and self._opener.exists(journal.JOURNAL):
+                self._abort()
+            raise
+
+    def _abort(self) -> None:
+        self._count = self._usages = 0
+        self._journal, self.hgfleet_is_undone = None, True
+        for file in (self._file, self._backupsfile):
+            with contextlib.suppress(OSError):
+                file.close()
+        callbacks, self._abortcallback = self._abortcallback or {}, None
+        for name in sorted(callbacks):
+            callbacks[name](self)
+        with contextlib.suppress(OSError, error.Abort):  # then the next to take the lock undoes it
+            journal.roll_back(self._opener, self._vfsmap)
+        release, self._releasefn = self._releasefn, None
+        release(self, False)
 
     def _writeundo(self) -> None:
         """Rename the journal away: the commit point of this host."""
@@ -60,26 +78,19 @@ class FleetTransaction(CopyTransaction):
         """Commit; after the log has accepted the change nothing raised here means that it failed."""
         try:
             super().close()
-        except NotConfirmedAbort:
-            self._report.is_silent = True
-            raise
         except BaseException as exc:
             accepted = self.hgfleet_accepted
             if accepted is None:
                 raise
             if not isinstance(exc, Exception):  # told to end at once: the next start completes it
-                self._report.is_silent = True
                 self.hgfleet_repo.ui.warn(accepted.wording + b"\n")
                 raise
-            if self._journal is not None:  # else: committed, and only something cosmetic failed
-                _complete_from_log(self, accepted)
+            if self.hgfleet_is_undone:  # else: committed, and only something cosmetic failed
+                _complete_from_log(self.hgfleet_repo, accepted)
 
 
-def _complete_from_log(tr: FleetTransaction, accepted: Accepted) -> None:
-    """Undo the transaction and apply the message that it became; raise Abort when that fails, too."""
-    repo = tr.hgfleet_repo
-    tr._report.is_silent = True
-    tr._abort()
+def _complete_from_log(repo: Any, accepted: Accepted) -> None:
+    """Apply the message that an undone transaction became; raise Abort when that fails, too."""
     recovery.check_under_lock(repo)
     base = binding.of(repo).base
     if base is None or base.state.seq < accepted.message.seq:
@@ -88,26 +99,21 @@ def _complete_from_log(tr: FleetTransaction, accepted: Accepted) -> None:
     _record(accepted)
 
 
-def begin(repo: Any, open_transaction: Any, desc: bytes, report: Any) -> Any:
+def begin(repo: Any, open_transaction: Any, desc: bytes) -> Any:
     """Open the outermost transaction for a change that is being made here."""
     bound = binding.of(repo)
     base = writable_base(repo, desc)
     bound.faults.reach("push-before-checks")
-    tr = open_transaction(desc, report or Report(repo.ui))
+    tr = open_transaction(desc, _say_nothing)
     tr.__class__ = FleetTransaction
     tr.hgfleet_repo = repo
-    if not isinstance(tr._report, Report):
-        tr._report = _wrapped(tr._report)
     heads_before = frozenset(repo.changelog.headrevs())
     tr.addvalidator(append.VALIDATOR, lambda tr2: _validate(repo, tr2, base, heads_before))
     return tr
 
 
-def _wrapped(report: Any) -> Report:
-    class Ui:
-        warn = staticmethod(report)
-
-    return Report(Ui)
+def _say_nothing(_text: bytes) -> None:
+    return
 
 
 def writable_base(repo: Any, desc: bytes) -> Base:
@@ -124,6 +130,16 @@ def writable_base(repo: Any, desc: bytes) -> Base:
     if bound.base is None:
         raise error.ProgrammingError("a checked copy has a base or a refusal")
     return bound.base
+
+
+def _require_writer(repo: Any, base: Base) -> None:
+    """Judge an account by the settings that the change is made on; its session judged by older ones."""
+    who = identity.current(repo.ui, binding.of(repo).options.host)
+    if who.is_host:
+        return
+    access = write_access(True, who.groups, base.state.settings.writers)
+    if not access.is_allowed:
+        raise nothing_changed("you may not push to this repository", access.reason)
 
 
 def refused(reason: FleetError) -> error.Abort:
@@ -182,10 +198,10 @@ def _make_class(base: Any) -> type:  # noqa: C901  # one class; each method is s
             if self.currenttransaction() is not None:
                 return super().transaction(desc, report)
             if binding.of(self).is_applying:
-                tr = super().transaction(desc, report)
+                tr = super().transaction(desc, _say_nothing)
                 tr.__class__ = CopyTransaction
                 return tr
-            return begin(self.unfiltered(), super().transaction, desc, report)
+            return begin(self.unfiltered(), super().transaction, desc)
 
         def hook(self, name: bytes, throw: bool = False, **args: Any) -> Any:
             if binding.of(self).is_applying:
