@@ -1,4 +1,4 @@
-"""A transaction judges its account by the settings that it is made on, whatever its session was told before."""
+"""A transaction judges its account by the settings it is made on, whatever its session was told before."""
 
 from pathlib import Path
 
