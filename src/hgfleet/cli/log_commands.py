@@ -7,6 +7,7 @@ Does not: judge which messages of a partition count: with a repository's path on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +15,9 @@ import click
 
 from hgfleet.adapters.agent_answers import Advanced, LogSnapshot, MessageBatch, RawRecord
 from hgfleet.adapters.agent_client import LogAgentClient
+from hgfleet.cli.adoption import find_lost
 from hgfleet.cli.fleet import Fleet, fleet_options
-from hgfleet.cli.output import json_option, print_json
+from hgfleet.cli.output import json_option, print_json, print_table
 from hgfleet.errors import PoisonError
 from hgfleet.model.ids import CATALOGUE, RepoId, Seq, parse_repo_path
 from hgfleet.model.message import Message, Topic, decode_message
@@ -44,6 +46,22 @@ def show_log(path: str | None, topic: str, partition: int | None, fleet: Fleet, 
             return
         for row in rows:
             click.echo(_format(row))
+
+
+@log_group.command("adopt")
+@fleet_options
+@json_option
+def report_lost(fleet: Fleet, *, as_json: bool) -> None:
+    """Report repositories of which the log has less than a copy, and which copy has most."""
+    with fleet.agent() as agent:
+        lost = find_lost(fleet.layout, agent)
+    if as_json:
+        print_json([asdict(found) for found in lost])
+    elif not lost:
+        click.echo("no copy is ahead of the log")
+    else:
+        rows = [(f.path or "?", f.repository, f.log_seq, f.seq, f.host, ",".join(f.others)) for f in lost]
+        print_table(("path", "repository", "log seq", "copy seq", "copy", "to be built anew"), rows)
 
 
 @log_group.command("tail")
