@@ -20,6 +20,7 @@ REFUSED = {
     "a home directory": "hg -R ~root serve --stdio",
     "a newline": "hg -R 'a\nb' serve --stdio",
     "unicode": "hg -R réponse serve --stdio",
+    "bytes that are not UTF-8": "hg -R r\udce9ponse serve --stdio",
     "ten kilobytes": f"hg -R {'a' * 10_000} serve --stdio",
     "a second command": "hg -R a serve --stdio; id",
     "a substitution": "hg -R $(id) serve --stdio",

@@ -13,6 +13,7 @@ import base64
 import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,7 @@ class _Session(asyncssh.SSHServerSession[bytes]):
 
     def connection_made(self, chan: Any) -> None:
         self._channel = chan
+        chan._process_exec_request = partial(_process_exec_request, chan)
         self._streams = ChannelStreams(chan)
         self._server.open_sessions += 1
 
@@ -248,6 +250,14 @@ _FIXED: dict[str, Any] = {
     "rekey_bytes": _REKEY_BYTES,
     "rekey_seconds": _REKEY_SECONDS,
 }
+
+
+def _process_exec_request(channel: Any, packet: Any) -> bool:
+    """Stand in for AsyncSSH's own, which refuses a command that is not UTF-8 without a word to the client."""
+    command = packet.get_string().decode("utf-8", "replace")
+    packet.check_end()
+    started: bool = channel._start_session(command=command)
+    return started
 
 
 def client_address(connection: Any) -> str:
