@@ -383,7 +383,11 @@ class LogWorld:
         for life in self.lives:
             if life.is_up and life.host == push.host and life.state == "won":
                 where = self.where(push.repository)
-                outcome = outcome_of_earlier(self._is_read(life, push), life.serves(where))
+                outcome = outcome_of_earlier(
+                    self._is_read(life, push),
+                    append_epoch=Epoch(0) if self.rules.is_epoch_kept_at_restart else push.append.epoch,
+                    serving_epoch=life.number if life.serves(where) else Epoch(0),
+                )
                 if outcome is not Outcome.UNSETTLED:
                     told = OK if outcome is Outcome.ACCEPTED else NOTHING
                     yield f"{push.name} asks {life.name}", partial(self.tell, push, told)

@@ -51,6 +51,7 @@ from hgfleet.errors import FleetError, InDoubtError, TransientError
 from hgfleet.model.frames import Frame
 from hgfleet.model.ids import Digest, Offset, RepoId, Seq
 from hgfleet.model.message import Json, Message, Topic, decode_message
+from hgfleet.model.settlement import Outcome, outcome_of_earlier
 from hgfleet.runtime import clock
 
 SETTLE_PAUSE_SECONDS = 0.02
@@ -317,7 +318,8 @@ class LogAgentClient:
             if _is_same(request, decode_message(message.wire)):
                 return _accepted(message)
             return TransientError("push.raced", "repository changed while pushing")
-        if last.serving_epoch > request.epoch:
+        outcome = outcome_of_earlier(False, append_epoch=request.epoch, serving_epoch=last.serving_epoch)
+        if outcome is Outcome.REFUSED:
             return TransientError("log.agent-died", "the log agent died before it took the change")
         return None
 

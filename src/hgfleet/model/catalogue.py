@@ -152,15 +152,6 @@ class Catalogue:
             raise RejectedError("repo.unknown", "no such repository", status=404, path=path)
         return binding
 
-    def split(self, path: str) -> tuple[Binding, str] | None:
-        """Find the longest repository path that `path` starts with; return it and the rest without '/'."""
-        parts = path.split("/")
-        for count in range(len(parts), 0, -1):
-            binding = self.repository_at("/".join(parts[:count]))
-            if binding is not None:
-                return binding, "/".join(parts[count:])
-        return None
-
     def path_of(self, repository: RepoId) -> RepoPath | None:
         """Return the repository's path, None when it is not bound."""
         return self._path_by_repository.get(repository)

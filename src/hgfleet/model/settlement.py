@@ -90,15 +90,15 @@ def _check_base(head: RepoHead, base_seq: Seq, base_digest: Digest) -> None:
         )
 
 
-def outcome_of_earlier(is_in_log: bool, is_serving_again: bool) -> Outcome:
+def outcome_of_earlier(is_in_log: bool, *, append_epoch: Epoch, serving_epoch: Epoch) -> Outcome:
     """Settle an append of a life that is gone, asked of the next one on this host.
 
-    Only a later life that serves the partition has read a newer epoch there, behind which nothing of the
-    earlier one counts any more; until then absence says nothing.
+    `serving_epoch` is the one under which that life serves the partition, 0 if it does not. Only behind a
+    newer epoch than the append's own nothing of the earlier life counts any more; absence says nothing before.
     """
     if is_in_log:
         return Outcome.ACCEPTED
-    return Outcome.REFUSED if is_serving_again else Outcome.UNSETTLED
+    return Outcome.REFUSED if serving_epoch > append_epoch else Outcome.UNSETTLED
 
 
 class Appends:

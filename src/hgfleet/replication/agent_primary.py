@@ -93,9 +93,8 @@ class Primary:
         logger.warning("agent.deposed", extra={"owner": self._view.catalogue.owner.host})
 
     def _may_bid(self) -> bool:
-        owner = self._view.catalogue.owner
-        is_ours = owner.number == 0 or owner.host == self.candidate.host
-        return self.candidate.may_lead and (is_ours or self.candidate.takes_over)
+        host, is_failover = self.candidate.host, self.candidate.takes_over
+        return self.candidate.may_lead and self._view.catalogue.may_open_epoch(host, is_failover=is_failover)
 
     async def _win(self) -> bool:
         """Bid until a bid of ours counts; False when another host's did meanwhile."""

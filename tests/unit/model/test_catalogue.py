@@ -245,20 +245,6 @@ def test_every_page_name_of_hgweb_and_pushlog_is_reserved() -> None:
     assert {"rev", "file", "log", "pushlog", "pushloghtml", "pushes", "archive", "static"} <= WEB_COMMANDS
 
 
-def test_the_longest_repository_path_wins(book: Book) -> None:
-    book.write(Kind.BIND, bind("a", R1))
-    book.write(Kind.BIND, bind("a/b", R2))
-
-    def split(path: str) -> tuple[str, str] | None:
-        found = book.catalogue.split(path)
-        return (found[0].path, found[1]) if found else None
-
-    assert split("a/b/rev/tip") == ("a/b", "rev/tip")
-    assert split("a/bc") == ("a", "bc")
-    assert split("a") == ("a", "")
-    assert split("c/a") is None
-
-
 def test_completion_finds_what_is_created_and_not_bound(book: Book) -> None:
     reader = PartitionReader()
     bound, unbound, deleted = Chain(R1), Chain(R2), Chain(R3)

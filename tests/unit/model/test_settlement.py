@@ -131,18 +131,20 @@ def test_leaving_a_settled_append_unanswered_asks_for_nothing(agent: Agent) -> N
 
 
 @pytest.mark.parametrize(
-    ("is_in_log", "is_serving", "outcome"),
+    ("is_in_log", "serving_epoch", "outcome"),
     [
-        (True, True, Outcome.ACCEPTED),
-        (True, False, Outcome.ACCEPTED),
-        (False, True, Outcome.REFUSED),
-        (False, False, Outcome.UNSETTLED),
+        (True, 3, Outcome.ACCEPTED),
+        (True, 0, Outcome.ACCEPTED),
+        (False, 3, Outcome.REFUSED),
+        (False, 2, Outcome.UNSETTLED),
+        (False, 0, Outcome.UNSETTLED),
     ],
 )
 def test_absence_tells_something_only_behind_a_newer_epoch(
-    is_in_log: bool, is_serving: bool, outcome: Outcome
+    is_in_log: bool, serving_epoch: int, outcome: Outcome
 ) -> None:
-    assert outcome_of_earlier(is_in_log, is_serving) is outcome
+    told = outcome_of_earlier(is_in_log, append_epoch=Epoch(2), serving_epoch=Epoch(serving_epoch))
+    assert told is outcome
 
 
 def append_code(agent: Agent, own_epoch: int, seq: int, digest: Digest) -> str:
