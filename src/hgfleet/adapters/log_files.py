@@ -1,13 +1,15 @@
 """Collects what child processes print into one log file each, as JSON lines, rotated by size.
 
 Promises: every line of a file is a JSON object; a line that is none (a traceback, another program's output)
-is wrapped as event `output`; nothing that a child wrote before it ended is lost while the collector lives; a
-file never grows past its size by more than one line.
+is wrapped as event `output`; nothing that a child wrote before it ended is lost while the collector lives and
+the disk has room (otherwise the next line tells how many were lost, and no child is held up); a file never
+grows past its size by more than one line.
 Does not: filter, or survive its own process: who writes then gets EPIPE, and ends anyway.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import selectors
@@ -37,7 +39,8 @@ class LogFile:
         self._path = path
         self._rotation = rotation
         self._rest = b""
-        self._file = path.open("ab")
+        self._lost = 0
+        self._file = path.open("ab", buffering=0)
 
     def write(self, data: bytes) -> None:
         """Take bytes as they come; whole lines are written."""
@@ -46,7 +49,6 @@ class LogFile:
             lines, self._rest = [*lines, self._rest], b""
         for line in lines:
             self._write_line(line)
-        self._file.flush()
 
     def close(self) -> None:
         """Write what is left and close."""
@@ -57,9 +59,25 @@ class LogFile:
     def _write_line(self, line: bytes) -> None:
         if not line.strip():
             return
-        if self._file.tell() > self._rotation.file_size_bytes:
+        text = _as_json(line, self._path.stem) + b"\n"
+        if self._lost:
+            text = _as_json(b"%d lines were lost" % self._lost, self._path.stem) + b"\n" + text
+        try:
+            self._append(text)
+        except OSError:
+            self._lost += 1
+        else:
+            self._lost = 0
+
+    def _append(self, text: bytes) -> None:
+        """Write all of it or nothing. Raises OSError, usually because the disk is full."""
+        size = self._file.seek(0, os.SEEK_END)
+        if size > self._rotation.file_size_bytes:
             self._rotate()
-        self._file.write(_as_json(line, self._path.stem) + b"\n")
+            size = 0
+        if self._file.write(text) != len(text):
+            self._file.truncate(size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _rotate(self) -> None:
         self._file.close()
@@ -67,7 +85,7 @@ class LogFile:
             older = self._path if number == 1 else self._numbered(number - 1)
             if older.exists():
                 older.rename(self._numbered(number))
-        self._file = self._path.open("ab")
+        self._file = self._path.open("ab", buffering=0)
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")

@@ -60,7 +60,10 @@ class _Running:
 
 
 class Supervisor:
-    """The processes of one fleet. All calls from one thread, which must live as long as the fleet."""
+    """The processes of one fleet. All calls from one thread, which must live as long as the fleet.
+
+    `report` may raise OSError: it is called again.
+    """
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class Supervisor:
         self._all = [_Running(service) for service in ordered]
         self._logs = logs
         self._report = report
+        self._is_reported = True
 
     def bring_up(self, stop: threading.Event, timeout_seconds: float) -> bool:
         """Start everything and wait until all of it is ready; False when asked to stop meanwhile.
@@ -159,7 +163,7 @@ class Supervisor:
                 poll.register(running.child.fileno(), select.POLLIN)
         poll.poll(_TICK_SECONDS * 1000)
         has_changed = [self._reap(running) or self._restart_if_due(running) for running in self._all]
-        if any(has_changed):
+        if any(has_changed) or not self._is_reported:
             self._publish()
 
     def _reap(self, running: _Running) -> bool:
@@ -190,13 +194,20 @@ class Supervisor:
         return True
 
     def _publish(self) -> None:
-        self._report(
-            tuple(
-                ProcessEntry(running.service.name, running.service.role, running.service.host, child.pid)
-                for running in self._all
-                if (child := running.child) is not None
-            )
+        """Report the processes; on a full disk again at the next tick, as they run all the same."""
+        entries = tuple(
+            ProcessEntry(running.service.name, running.service.role, running.service.host, child.pid)
+            for running in self._all
+            if (child := running.child) is not None
         )
+        try:
+            self._report(entries)
+        except OSError as error:
+            if self._is_reported:
+                log.warning("process.not-reported", reason=str(error))
+            self._is_reported = False
+        else:
+            self._is_reported = True
 
     # ---- stopping
 

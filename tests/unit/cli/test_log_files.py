@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 from pathlib import Path
 
 from hgfleet.adapters.log_files import LogCollector, LogFile, Rotation
@@ -39,6 +41,25 @@ def test_files_are_rotated_by_size_and_only_so_many_kept(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["web.log", "web.log.1", "web.log.2"]
     assert all(path.stat().st_size < 300 for path in tmp_path.iterdir())
     assert json.loads((tmp_path / "web.log").read_text().splitlines()[-1])["number"] == 19
+
+
+def test_a_full_disk_loses_lines_but_neither_a_half_one_nor_the_writer(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "web.log", Rotation(10_000_000, 1))
+    log.write(b'{"n": 1}\n')
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))  # EFBIG stands for ENOSPC here
+    try:
+        log.write(b'{"n": 2, "text": "too long for what is left"}\n{"n": 3, "text": "as is this one"}\n')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    log.write(b'{"n": 4}\n')
+    log.close()
+
+    lines = [json.loads(line) for line in (tmp_path / "web.log").read_text().splitlines()]
+    assert [line.get("n") for line in lines] == [1, None, 4]
+    assert lines[1]["text"] == "2 lines were lost"
 
 
 def test_a_collector_reads_several_children_until_they_end(tmp_path: Path) -> None:

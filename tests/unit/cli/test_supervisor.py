@@ -54,10 +54,17 @@ class Watched:
         self.reports: list[tuple[ProcessEntry, ...]] = []
         self.stop = threading.Event()
         self.error: Exception | None = None
-        self._supervisor = Supervisor(services, logs, self.reports.append)
+        self.failing_reports = 0
+        self._supervisor = Supervisor(services, logs, self._report)
         self.is_up = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
+
+    def _report(self, entries: tuple[ProcessEntry, ...]) -> None:
+        if self.failing_reports:
+            self.failing_reports -= 1
+            raise OSError("no space")
+        self.reports.append(entries)
 
     def _run(self) -> None:
         try:
@@ -97,6 +104,18 @@ def test_a_process_that_is_killed_is_started_again_and_reported(logs: LogCollect
             what="the process is replaced",
         )
         assert is_alive(watched.pid("one"))
+
+
+def test_a_report_that_fails_is_repeated_and_stops_nothing(logs: LogCollector) -> None:
+    with Watched([service("one")], logs) as watched:
+        assert watched.is_up.wait(10)
+        watched.failing_reports = 3
+        os.kill(watched.pid("one"), signal.SIGKILL)
+        before = watched.reports[-1]
+
+        wait_until(lambda: watched.reports[-1] not in ((), before), what="the replacement is reported")
+
+    assert watched.failing_reports == 0
 
 
 def test_stopping_ends_everything_and_kills_what_ignores_it(logs: LogCollector) -> None:
