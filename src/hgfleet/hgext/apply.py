@@ -176,7 +176,7 @@ def _apply_in_transaction(
     fresh = [step for step in run if step[0].envelope.seq > state.seq]
     if not fresh:
         return
-    with repo.transaction(b"hgfleet-apply", report=lambda _text: None) as tr:
+    with repo.transaction(b"hgfleet-apply") as tr:
         for message, position in fresh:
             state = _apply_one(repo, tr, state, message, position, fetch_blob)
         steps.commit_state(tr, state)

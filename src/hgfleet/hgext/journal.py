@@ -1,6 +1,10 @@
-"""Rolls abandoned transactions back, as `hg recover` does, without a person.
+"""Rolls transactions back from their journal: those of dead processes, and our own when they fail.
 
-Promises: only a transaction whose process is gone is touched: the caller holds the lock that it held.
+Mercurial's own way of aborting trips over a full disk: what it could not write down stops it from undoing
+what it did. Here the files of the journal alone say what to undo.
+
+Promises: a journal is rolled back whole, or stays for the next attempt; only one whose process is gone, or
+our own, is touched: the caller holds the lock that its writer held.
 Does not: bring back what the log has and the copy lost by it (hgext.recovery).
 """
 
@@ -12,30 +16,41 @@ from mercurial import localrepo, transaction
 
 from hgfleet.hgext import lock_guard
 
-_JOURNAL = b"journal"
+JOURNAL = b"journal"
 
 
 def recover_abandoned(repo: Any) -> bool:
     """Roll an abandoned transaction back; the caller holds the lock. Returns whether there was one."""
     unfiltered = repo.unfiltered()
-    if not unfiltered.svfs.exists(_JOURNAL) or unfiltered.currenttransaction() is not None:
+    if not unfiltered.svfs.exists(JOURNAL) or unfiltered.currenttransaction() is not None:
         return False
-    transaction.rollback(
-        unfiltered.svfs,
-        unfiltered.vfs_map,
-        _JOURNAL,
-        lambda _text: None,
-        checkambigfiles=localrepo.cachedfiles,
-    )
+    roll_back(unfiltered.svfs, unfiltered.vfs_map)
     unfiltered.invalidate(clearfilecache=True)
     return True
+
+
+def roll_back(svfs: Any, vfs_by_location: dict[bytes, Any]) -> None:
+    """Undo what the journal names. Raises OSError: it stays for the next attempt."""
+    for name in (JOURNAL, JOURNAL + b".backupfiles"):
+        _drop_torn_line(svfs, name)
+    transaction.rollback(
+        svfs, vfs_by_location, JOURNAL, lambda _text: None, checkambigfiles=localrepo.cachedfiles
+    )
+
+
+def _drop_torn_line(svfs: Any, name: bytes) -> None:
+    """Cut a last line without its end: what it announces was not begun."""
+    data = svfs.tryread(name)
+    if data and not data.endswith(b"\n"):
+        with svfs(name, b"r+b") as file:
+            file.truncate(data.rfind(b"\n") + 1)
 
 
 def is_abandoned(repo: Any) -> bool:
     """Tell, without the lock, whether a transaction lies there that nobody works on."""
     svfs = repo.unfiltered().svfs
     return (
-        bool(svfs.exists(_JOURNAL))
+        bool(svfs.exists(JOURNAL))
         and not lock_guard.is_locked(repo.unfiltered())
-        and bool(svfs.exists(_JOURNAL))
+        and bool(svfs.exists(JOURNAL))
     )

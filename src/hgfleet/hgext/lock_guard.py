@@ -23,20 +23,20 @@ from hgfleet.hgext import session_context
 from hgfleet.hgext.refusals import nothing_changed
 from hgfleet.runtime import clock
 
-NAME = b"hgfleet-lock"
+STORE_LOCK = b"lock"  # Mercurial's name of the lock that a change of the repository needs
 _POLL_SECONDS = 0.02
 
 
 class LockGuard:
-    """The kernel lock of one repository, for one holder."""
+    """The kernel lock beside one lock of Mercurial's, for one holder."""
 
     def __init__(self, path: bytes) -> None:
-        self._path = path
+        self.path = path
         self._descriptor: int | None = None
 
     def try_take(self) -> bool:
         """Take it unless somebody has it. Raises OSError where the file cannot be made."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -52,20 +52,25 @@ class LockGuard:
             self._descriptor = None
 
 
-def take(repo: Any, wait: bool, take_link: Callable[[], Any]) -> Any:
-    """Take Mercurial's lock by `take_link`, which does not wait, as soon as nobody holds it.
+def guard_path(repo: Any, name: bytes) -> bytes:
+    """Return the file beside Mercurial's lock `name`."""
+    return bytes(repo.vfs.join(b"hgfleet-" + name))
 
-    Raises LockHeld when it is held and not to be waited for; after `ui.timeout` seconds an Abort that names
-    the holder.
+
+def take(repo: Any, vfs: Any, name: bytes, wait: bool, take_link: Callable[[], Any]) -> Any:
+    """Take Mercurial's lock `name` by `take_link`, which does not wait, as soon as nobody holds it.
+
+    `vfs` is where its link lies. Raises LockHeld when it is held and not to be waited for; after `ui.timeout`
+    seconds an Abort that names the holder.
     """
-    guard = LockGuard(repo.vfs.join(NAME))
+    guard = LockGuard(guard_path(repo, name))
     ends_at = clock.monotonic() + (repo.ui.configint(b"ui", b"timeout") if wait else 0)
     while not _try_take(guard, repo):
         if clock.monotonic() >= ends_at:
-            raise _held(repo) if not wait else nothing_changed(_holder(repo), "try again when it is done")
+            raise _refusal(repo, vfs, name, wait)
         clock.sleep(_POLL_SECONDS)
     try:
-        held = _take_link(repo, take_link)
+        held = _take_link(vfs, name, take_link)
     except BaseException:
         guard.release()
         raise
@@ -74,8 +79,8 @@ def take(repo: Any, wait: bool, take_link: Callable[[], Any]) -> Any:
 
 
 def is_locked(repo: Any) -> bool:
-    """Tell whether a living process holds the lock."""
-    guard = LockGuard(repo.vfs.join(NAME))
+    """Tell whether a living process holds the lock for changes."""
+    guard = LockGuard(guard_path(repo, STORE_LOCK))
     is_free = _try_take(guard, repo)
     guard.release()
     return not is_free
@@ -85,34 +90,28 @@ def _try_take(guard: LockGuard, repo: Any) -> bool:
     try:
         return guard.try_take()
     except OSError as exc:
-        reason = exc.strerror or str(exc)
-        raise error.LockUnavailable(exc.errno, reason, repo.vfs.join(NAME), repo.root) from exc
+        raise error.LockUnavailable(exc.errno, exc.strerror or str(exc), guard.path, repo.root) from exc
 
 
-def _take_link(repo: Any, take_link: Callable[[], Any]) -> Any:
+def _take_link(vfs: Any, name: bytes, take_link: Callable[[], Any]) -> Any:
     try:
         return take_link()
     except error.LockHeld as exc:
         host = lock._getlockprefix().partition(b"/")[0]
         if (exc.locker or b"").partition(b":")[0].partition(b"/")[0] != host:
             raise nothing_changed(describe_holder(exc.locker), "another host may write to it") from exc
-    repo.svfs.tryunlink(b"lock")
+    vfs.tryunlink(name)
     return take_link()
 
 
-def _held(repo: Any) -> error.LockHeld:
-    return error.LockHeld(errno.EAGAIN, repo.svfs.join(b"lock"), repo.root, _locker(repo))
-
-
-def _holder(repo: Any) -> str:
-    return describe_holder(_locker(repo))
-
-
-def _locker(repo: Any) -> bytes:
+def _refusal(repo: Any, vfs: Any, name: bytes, wait: bool) -> error.Abort | error.LockHeld:
     try:
-        return bytes(repo.svfs.readlock(b"lock"))
+        holder = bytes(vfs.readlock(name))
     except FileNotFoundError:
-        return b""
+        holder = b""
+    if wait:
+        return nothing_changed(describe_holder(holder), "try again when it is done")
+    return error.LockHeld(errno.EAGAIN, vfs.join(name), repo.root, holder)
 
 
 def describe_holder(locker: bytes | None) -> str:

@@ -15,11 +15,10 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from mercurial import error
+from mercurial import bundle2, error
 from mercurial.pure.mpatch import mpatchError
 
 from hgfleet.hgext import binding
-from hgfleet.hgext.lock_guard import describe_holder
 from hgfleet.hgext.refusals import nothing_changed
 
 # What Mercurial raises when the data that it is given is damaged or does not fit.
@@ -35,30 +34,28 @@ MISFITS = (
 )
 
 
-def unbundle(orig: Callable[..., Any], repo: Any, *args: Any) -> Any:
+def unbundle(orig: Callable[..., Any], repo: Any, bundle: Any, *args: Any) -> Any:
     """Stand in for `exchange.unbundle`: the same, but every expected failure is an Abort."""
     if getattr(repo, "hgfleet", None) is None:
-        return orig(repo, *args)
+        return orig(repo, bundle, *args)
     bound = binding.of(repo)
     bound.accepted = None
     try:
-        return orig(repo, *args)
+        return orig(repo, bundle, *args)
     except (error.Abort, error.BundleValueError, error.PushRaced):
         raise
-    except error.LockHeld as exc:  # Mercurial's lock of the working directory, which it takes first
-        raise _abort(bound, exc, describe_holder(exc.locker)) from exc
     except OSError as exc:
-        raise _abort(bound, exc, exc.strerror or str(exc)) from exc
+        raise _abort(bound, exc, bundle, exc.strerror or str(exc)) from exc
     except MISFITS as exc:
-        raise _abort(bound, exc, f"damaged or unfit data: {exc}") from exc
+        raise _abort(bound, exc, bundle, f"damaged or unfit data: {exc}") from exc
 
 
-def _abort(bound: binding.Binding, cause: BaseException, reason: str) -> error.Abort:
+def _abort(bound: binding.Binding, cause: BaseException, bundle: Any, reason: str) -> error.Abort:
     if bound.accepted is not None:
         abort = error.Abort(bound.accepted.wording)
     else:
         abort = nothing_changed(reason)
     # What Mercurial's command looks for when it answers inside the bundle2 protocol.
-    abort.duringunbundle2 = getattr(cause, "duringunbundle2", False)
+    abort.duringunbundle2 = isinstance(bundle, bundle2.unbundle20)
     abort._bundle2salvagedoutput = getattr(cause, "_bundle2salvagedoutput", ())
     return abort

@@ -15,7 +15,7 @@ from typing import Any
 from mercurial import error, transaction
 
 from hgfleet.errors import NOTHING_CHANGED, FleetError
-from hgfleet.hgext import append, binding, identity, lock_guard, recovery, session_context
+from hgfleet.hgext import append, binding, identity, journal, lock_guard, recovery, session_context
 from hgfleet.hgext.append import Accepted, Base
 from hgfleet.hgext.refusals import nothing_changed, reason_of
 from hgfleet.hgext.session_context import RecordedChange
@@ -32,11 +32,14 @@ _class_by_base: dict[type, type] = {}
 class CopyTransaction(transaction.transaction):
     """A transaction that undoes itself from its journal, whatever state it is in.
 
-    It says nothing about it, as its pusher is told something more precise, and leaves no undo files: `hg rollback`
-    is refused, and they were a fifth of the work.
+    It says nothing about it, as its pusher is told something more precise, and leaves no undo files: `hg
+    rollback` is refused, and they were a fifth of the work.
     """
 
     hgfleet_is_undone = False
+    _journal: Any
+    _abortcallback: Any
+    _releasefn: Any
 
     def close(self) -> None:
         """Commit, or undo everything and raise; after the commit point nothing is undone."""
@@ -103,6 +106,7 @@ def begin(repo: Any, open_transaction: Any, desc: bytes) -> Any:
     """Open the outermost transaction for a change that is being made here."""
     bound = binding.of(repo)
     base = writable_base(repo, desc)
+    _require_writer(repo, base)
     bound.faults.reach("push-before-checks")
     tr = open_transaction(desc, _say_nothing)
     tr.__class__ = FleetTransaction
@@ -189,10 +193,8 @@ def _make_class(base: Any) -> type:  # noqa: C901  # one class; each method is s
             return held
 
         def _lock(self, vfs: Any, lockname: bytes, wait: bool, *args: Any, **named: Any) -> Any:
-            if lockname != b"lock":
-                return super()._lock(vfs, lockname, wait, *args, **named)
             take_link = functools.partial(super()._lock, vfs, lockname, False, *args, **named)
-            return lock_guard.take(self.unfiltered(), wait, take_link)
+            return lock_guard.take(self.unfiltered(), vfs, lockname, wait, take_link)
 
         def transaction(self, desc: bytes, report: Any = None) -> Any:
             if self.currenttransaction() is not None:

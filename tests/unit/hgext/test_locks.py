@@ -37,9 +37,9 @@ def link_of(fleet: Fleet) -> Path:
 @contextmanager
 def held_by_another_process(fleet: Fleet) -> Iterator[subprocess.Popen[bytes]]:
     prefix = lock._getlockprefix().decode()
-    guard = link_of(fleet).parent.parent / lock_guard.NAME.decode()
+    guard = lock_guard.guard_path(fleet.repo, lock_guard.STORE_LOCK).decode()
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(guard), str(link_of(fleet)), prefix],
+        [sys.executable, "-c", HOLDER, guard, str(link_of(fleet)), prefix],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
