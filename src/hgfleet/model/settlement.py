@@ -94,7 +94,8 @@ def outcome_of_earlier(is_in_log: bool, *, append_epoch: Epoch, serving_epoch: E
     """Settle an append of a life that is gone, asked of the next one on this host.
 
     `serving_epoch` is the one under which that life serves the partition, 0 if it does not. Only behind a
-    newer epoch than the append's own nothing of the earlier life counts any more; absence says nothing before.
+    newer epoch than the append's own does nothing of the earlier life count any more; before that, absence
+    says nothing.
     """
     if is_in_log:
         return Outcome.ACCEPTED
