@@ -240,6 +240,24 @@ def test_every_wire_command_that_is_answered_may_only_read(web: WebClient) -> No
         assert (reply.status == 403) == (command.permission != b"pull"), (name, reply)
 
 
+def test_a_repository_s_own_hgrc_has_no_say(
+    host: MirrorHost, own_web: WebClient, exposures: Exposures, tmp_path: Path
+) -> None:
+    repository = host.add("app", exposures.full, LAST)
+    touched = tmp_path / "touched"
+    (host.hg_directory(repository) / "hgrc").write_text(
+        "[web]\nallow-push = *\npush_ssl = no\ndescription = evil\nstyle = paper\n"
+        "[phases]\npublish = yes\n[experimental]\nserver.allow-hidden-access = *\n"
+        f"[hooks]\noutgoing = touch {touched}\npreoutgoing = touch {touched}\n"
+    )
+    assert own_web.get("/app?cmd=unbundle", method="POST", body=b"x").status == 403
+    assert "evil" not in own_web.get("/app/summary").text
+    assert "publishing" not in own_web.get("/app?cmd=listkeys&namespace=phases").text
+    node = nodes(exposures)[-1]
+    assert own_web.get(f"/app?cmd=getbundle&heads={node}&common={'0' * 40}").status == 200
+    assert not touched.exists()
+
+
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "BREW"])
 def test_other_methods_are_refused(web: WebClient, method: str) -> None:
     reply = web.get("/team/app", method=method)
