@@ -42,10 +42,10 @@ def wait_converged(fleet: Fleet, path: str) -> None:
         shown = fleet.cli("repo", "show", path, "--json")
         if shown.status != 0:
             return False
-        copies = json.loads(shown.out)["copies"]
-        seqs = {copy["seq"] for copy in copies}
-        exposed = {copy["exposed_seq"] for copy in copies if copy["host"] != "primary"}
-        return len(seqs) == 1 and exposed == seqs and len(copies) == 1 + len(fleet.mirror_names())
+        repository = json.loads(shown.out)
+        copies = repository["copies"]
+        seqs = {copy["seq"] for copy in copies} | {copy["exposed_seq"] for copy in copies}
+        return seqs == {repository["seq"]} and len(copies) == 1 + len(fleet.mirror_names())
 
     fleet.wait(is_converged, f"all copies of {path} agree")
 

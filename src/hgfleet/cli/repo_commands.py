@@ -20,7 +20,7 @@ from hgfleet.cli.import_process import run_import
 from hgfleet.cli.output import json_option, print_json, print_table
 from hgfleet.cli.process_command import process_command
 from hgfleet.cli.progress import shown_progress
-from hgfleet.errors import RejectedError
+from hgfleet.errors import InDoubtError, PoisonError, RejectedError, TransientError
 from hgfleet.model.ids import CATALOGUE, RepoId, RepoPath, Seq, parse_repo_path
 from hgfleet.model.settings import RepoSettings
 
@@ -157,6 +157,8 @@ def show_repository(path: str, fleet: Fleet, *, as_json: bool) -> None:
         return
     for name in ("path", "repository", "partition", "seq", "exposed_seq", "digest"):
         click.echo(f"{name + ':':13}{shown[name]}")
+    if shown["problem"]:
+        click.echo(f"problem:     {shown['problem']}")
     rows = [(copy["host"], copy["seq"], copy["exposed_seq"], copy["path"]) for copy in shown["copies"]]
     print_table(("host", "seq", "exposed seq", "directory"), rows)
 
@@ -166,11 +168,12 @@ def describe_repository(fleet: Fleet, path: str) -> dict[str, Any]:
     with fleet.agent() as agent:
         bound = agent.resolve(parse_repo_path(path))
         last = agent.last(bound.repository)
-    _bring_to_primary(fleet, bound.repository, bound.partition)
+    problem = _bring_to_primary(fleet, bound.repository, bound.partition)
     copies = _read_copies(fleet, bound.repository)
     return asdict(bound) | {
         "seq": last.seq,
         "digest": last.digest,
+        "problem": problem,
         "exposed_seq": min(copy.exposed_seq for copy in copies),
         "copies": [asdict(copy) for copy in copies],
     }
@@ -187,10 +190,17 @@ def new_trace() -> str:
     return uuid.uuid4().hex
 
 
-def _bring_to_primary(fleet: Fleet, repository: RepoId, partition: int) -> None:
-    """Bring the primary's copy to the end of its log now rather than at the next session."""
-    with fleet.sessions() as sessions:
-        sessions.call("catch_up", repository=repository, partition=partition)
+def _bring_to_primary(fleet: Fleet, repository: RepoId, partition: int) -> str:
+    """Bring the primary's copy to the end of its log now rather than at the next session.
+
+    Return what stood in the way, "" in health: the log has it all, so it is no failure of what was asked.
+    """
+    try:
+        with fleet.sessions() as sessions:
+            sessions.call("catch_up", repository=repository, partition=partition)
+    except (RejectedError, TransientError, InDoubtError, PoisonError) as error:
+        return "" if error.code == "repo.deleted" else str(error)
+    return ""
 
 
 def _await_mirrors(fleet: Fleet, agent: LogAgentClient, repository: RepoId, seq: Seq) -> str:
