@@ -32,8 +32,11 @@ def write_view(hg_directory: Path, view: View) -> None:
 
 
 def read_view(hg_directory: Path, seq: Seq) -> View | None:
-    """Return the view of an applied seq, None if none was made or it was pruned."""
-    return _read(hg_directory / VIEWS / f"{seq}.json")
+    """Return the view of an applied seq; None if it was not made, is pruned, or lost part in a power cut."""
+    view = _read(hg_directory / VIEWS / f"{seq}.json")
+    names = (view.phaseroots, view.bookmarks) if view is not None else ()
+    is_whole = all((hg_directory / VIEWS / name).exists() for name in names)
+    return view if is_whole else None
 
 
 def read_exposed(hg_directory: Path) -> View | None:
@@ -43,9 +46,11 @@ def read_exposed(hg_directory: Path) -> View | None:
 
 def _read(path: Path) -> View | None:
     try:
-        return parse_view(path.read_bytes())
+        data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    # Nothing here is synced: after a power cut a file may be empty; it is made anew like a missing one.
+    return parse_view(data) if data else None
 
 
 def expose(hg_directory: Path, seq: Seq) -> Seq:
