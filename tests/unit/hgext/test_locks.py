@@ -103,3 +103,12 @@ def test_a_lock_is_free_again_after_use_and_after_failure(fleet: Fleet) -> None:
         with pytest.raises(error.Abort), changing(fleet.repo):
             raise error.Abort(b"no")
         assert not lock_guard.is_locked(fleet.repo)
+
+
+def test_the_working_directorys_lock_ends_with_its_holder_too(fleet: Fleet) -> None:
+    prefix = lock._getlockprefix().decode()
+    link = link_of(fleet).parent.parent / "wlock"
+    link.symlink_to(f"{prefix}:1")
+    with fleet.repo.wlock(), fleet.repo.lock():
+        assert link.readlink() == Path(f"{prefix}:{os.getpid()}")
+    assert not os.path.lexists(link)
