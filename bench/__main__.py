@@ -37,7 +37,14 @@ def main() -> None:
     if options.show:
         print(format_markdown(from_json(json.loads(options.show.read_text()))))
         return
-    rows = list(_measure(options))
+    rows: list[Row] = []
+    try:
+        rows.extend(_measure(options))
+    finally:  # what was measured is not lost with what could not be
+        _show(rows, options)
+
+
+def _show(rows: list[Row], options: argparse.Namespace) -> None:
     print(format_table(rows))
     if options.markdown:
         options.markdown.write_text(format_markdown(rows) + "\n")

@@ -16,6 +16,7 @@ from types import TracebackType
 
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.model.ids import RepoId
+from hgfleet.model.settings import RepoSettings
 from tests.support.fleet import Fleet
 
 _APPLIED = Path("current/.hg/store/hgfleet-seq")
@@ -33,6 +34,14 @@ def repository_id(fleet: Fleet, path: str) -> RepoId:
     """Return the id of the repository at a path."""
     with agent_of(fleet) as agent:
         return agent.resolve(path).repository
+
+
+def create_quickly(fleet: Fleet, path: str) -> str:
+    """Create a repository without a process for it and without waiting for mirrors; return its path."""
+    settings = RepoSettings(writers=("developers",)).to_json()
+    with agent_of(fleet) as agent:
+        agent.create(path, settings, identity="bench", trace="bench")
+    return path
 
 
 def applied_file(fleet: Fleet, host: str, repository: RepoId) -> Path:

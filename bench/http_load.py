@@ -138,8 +138,9 @@ def run_load(
 ) -> Load:
     """Ask the requests in turn over several connections for so long; each connection asks at least once."""
     clients = [Connection(requests[0].url, ca_file) for _ in range(connections)]
-    for client in clients:
-        client.ask(requests[0])
+    for client in clients:  # connected, and whatever is kept of answers is there
+        for request in requests:
+            client.ask(request)
     started_at = time.perf_counter()
     counts = [0] * connections
     threads = [

@@ -1,8 +1,8 @@
 """Pushes changesets one by one over sessions that stay open: many real pushes without many `hg` processes.
 
 Run as a program with `hg`'s environment: `python -m bench.many_pushes PLAN`. PLAN is JSON: `config`
-(name=value …) and `pushes`, a list of {directory, url, nodes}: each node is one push, the repositories take
-turns. It prints one line per push: the seconds that it took.
+(name=value …) and `pushes`, a list of {directory, url, nodes}: each node is one push, a few repositories
+at a time take turns. It prints one line per push: the seconds that it took.
 """
 
 from __future__ import annotations
@@ -19,12 +19,19 @@ from mercurial import exchange, extensions, initialization
 from mercurial import ui as uimod
 from mercurial.repo import factory
 
+_OPEN_SESSIONS = 10  # an account may have only so many at once
+
 
 def main(plan_path: Path) -> None:
     """Do all pushes of the plan."""
     plan = json.loads(plan_path.read_text())
     ui = _make_ui(plan["config"])
-    channels = [_Channel(ui, entry) for entry in plan["pushes"]]
+    for start in range(0, len(plan["pushes"]), _OPEN_SESSIONS):
+        _push_in_turns(ui, plan["pushes"][start : start + _OPEN_SESSIONS])
+
+
+def _push_in_turns(ui: Any, entries: list[dict[str, Any]]) -> None:
+    channels = [_Channel(ui, entry) for entry in entries]
     rounds = zip_longest(*(channel.push_each() for channel in channels))
     for seconds in (value for one in rounds for value in one if value is not None):
         print(seconds, flush=True)

@@ -14,7 +14,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.copies import Watch, agent_of, applied_file, exposed_file, repository_id, wait_for_seqs
+from bench.copies import (
+    Watch,
+    agent_of,
+    applied_file,
+    create_quickly,
+    exposed_file,
+    repository_id,
+    wait_for_seqs,
+)
 from bench.cpu import cpu_seconds, with_descendants
 from bench.material import Line, build_line
 from bench.plain_servers import plain_server
@@ -144,7 +152,7 @@ def measure_catching_up(setting: Setting) -> Iterator[Row]:
     """Yield how fast a mirror that stood still reads a thousand pushes over fifty repositories."""
     repositories, each = (5, 4) if setting.is_quick else (50, 20)
     pushes = repositories * each
-    with setting.fleet(1) as fleet:
+    with setting.fleet(1, visible_wait="0s") as fleet:  # nobody is there to wait for
         sources = _make_sources(setting, fleet, repositories, each)
         target = _targets(fleet, sources, 2 + each)
         with fleet.paused("applier", "mirror1"):
@@ -174,7 +182,7 @@ def _make_sources(setting: Setting, fleet: Fleet, repositories: int, each: int) 
     sources = list[Source]()
     for number in range(repositories):
         line = first.copied(setting.directory / f"line{number + 1}")
-        sources.append(Source(fleet, line, fleet.create(f"bench/many/{number}")))
+        sources.append(Source(fleet, line, create_quickly(fleet, f"bench/many/{number}")))
     push_all(sources, [[first.nodes[0]] for _ in sources])
     wait_for_seqs(_targets(fleet, sources, 2), _DEADLINE_SECONDS, fleet.explain)
     return sources
