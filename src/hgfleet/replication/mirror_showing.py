@@ -102,9 +102,10 @@ class MirrorShowing:
         wanted = exposable(copy.applied, copy.exposed, watermark)
         if wanted <= copy.exposed:
             return
-        self._faults.reach("applier-before-expose")
         try:
+            self._faults.reach("applier-before-expose")
             exposed = exposure.expose_up_to(self._repositories / copy.repository, wanted)
+            self._faults.reach("applier-after-expose")
         except OSError as error:
             _log.warning("applier.expose-failed", repository=copy.repository, reason=str(error))
             self._ripe.add(copy.repository)
@@ -113,7 +114,6 @@ class MirrorShowing:
         except (InvariantError, TransientError) as error:
             self._park(copy, f"{error.code}: {error}")
             return
-        self._faults.reach("applier-after-expose")
         if exposed > copy.exposed:
             copy.exposed = exposed
             self._replaced.setdefault(copy.repository, Seq(0))
