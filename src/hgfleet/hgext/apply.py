@@ -28,6 +28,7 @@ from hgfleet.hgext.push_errors import MISFITS
 from hgfleet.hgext.pushlog import Push
 from hgfleet.hgext.seqfile import SeqState
 from hgfleet.model import payload
+from hgfleet.model.acceptance import check_next
 from hgfleet.model.ids import Digest, Node, Partition, Position, PushId
 from hgfleet.model.message import Envelope, Kind, Message
 from hgfleet.model.payload import PhaseChanges, Source, Tag
@@ -85,6 +86,7 @@ def _apply_run(
 ) -> None:
     state = copy.state
     if state is not None and run[-1][0].envelope.seq <= state.seq:
+        check_next(state, run[-1][0])  # a repetition; another message at the copy's own seq is a fork
         return
     match run[0][0].envelope.kind:
         case Kind.CREATED:
@@ -127,7 +129,7 @@ def _delete(copy: Copy, message: Message, position: Position) -> None:
     state = copy.state
     if state is None:
         raise _poison(message.envelope, "message.gap", "what is deleted was never created")
-    _check_follows(state, message.envelope)
+    _check_follows(state, message)
     last = state.advanced(seq=message.envelope.seq, digest=message.digest, position=position)
     copy.forget()
     generations.remove(copy.directory, last)
@@ -191,7 +193,7 @@ def _apply_one(
     repo: Any, tr: Any, state: SeqState, message: Message, position: Position, fetch_blob: FetchBlob
 ) -> SeqState:
     envelope = message.envelope
-    _check_follows(state, envelope)
+    _check_follows(state, message)
     after = state.advanced(seq=envelope.seq, digest=message.digest, position=position)
     match envelope.kind:
         case Kind.PUSH:
@@ -205,11 +207,10 @@ def _apply_one(
             raise _poison(envelope, "message.unsupported", "a kind that changes no repository")
 
 
-def _check_follows(state: SeqState, envelope: Envelope) -> None:
-    if envelope.repository != state.repository:
-        raise _poison(envelope, "message.misrouted", "a message of another repository")
-    if envelope.seq != state.seq + 1 or envelope.parent != state.digest:
-        raise _poison(envelope, "message.gap", "a message that does not follow the copy's last one")
+def _check_follows(state: SeqState, message: Message) -> None:
+    if message.envelope.repository != state.repository:
+        raise _poison(message.envelope, "message.misrouted", "a message of another repository")
+    check_next(state, message)
 
 
 def _verify(repo: Any, tr: Any, envelope: Envelope) -> Any:

@@ -1,6 +1,7 @@
 """What a transaction changed, applied elsewhere from the log, gives the same copy byte by byte."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from mercurial import phases
 from hgfleet.errors import PoisonError
 from hgfleet.hgext import apply, recovery
 from hgfleet.model.ids import Seq
-from hgfleet.model.message import Kind
+from hgfleet.model.message import Kind, make_message
 from tests.support.local_copies import (
     PARTITION,
     REPOSITORY,
@@ -207,9 +208,25 @@ def test_a_gap_is_refused_and_changes_nothing(fleet: Fleet) -> None:
     with pytest.raises(PoisonError) as caught:
         apply.apply_messages(copy, PARTITION, steps[3:], fetch)
 
-    assert caught.value.code == "message.gap"
+    assert caught.value.code == "apply.gap"
     assert caught.value.context["applied_seq"] == 2
     fleet.replay(copy)
+    assert_identical(fleet.primary, copy)
+
+
+def test_another_message_at_the_copys_own_seq_is_a_fork_and_not_a_repetition(fleet: Fleet) -> None:
+    commit(fleet.repo, "changeset")
+    copy = fleet.replica()
+    steps = fleet.steps()
+    fetch = recovery.blob_fetcher(copy, fleet.agent)
+    apply.apply_messages(copy, PARTITION, steps, fetch)
+    message, position = steps[-1]
+    other = make_message(replace(message.envelope, trace="another"), message.payload)
+
+    with pytest.raises(PoisonError) as caught:
+        apply.apply_messages(copy, PARTITION, [(other, position)], fetch)
+
+    assert caught.value.code == "apply.fork"
     assert_identical(fleet.primary, copy)
 
 
