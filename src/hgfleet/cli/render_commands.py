@@ -22,8 +22,14 @@ def render_group() -> None:
 @fleet_options
 def print_haproxy(fleet: Fleet) -> None:
     """Print HAProxy's configuration for the HTTP side."""
-    config = fleet.config
-    if config.mirrors.count > 1 and not config.mirrors.ports:
+    mirrors = fleet.config.mirrors
+    if mirrors.count == 1:
+        raise RejectedError(
+            "render.one-mirror",
+            "one mirror needs no HAProxy: its web workers own the ports",
+            hint="see mirrors.count",
+        )
+    if not mirrors.ports:
         raise RejectedError(
             "render.no-ports", "the mirrors' ports are chosen at each start", hint="set mirrors.ports"
         )
