@@ -131,3 +131,17 @@ def test_show_lists_every_key_that_init_writes(tmp_path: Path) -> None:
     written = {line.split(" = ")[0] for line in render_default_config({}).splitlines() if " = " in line}
 
     assert {key for keys in values.values() for key in keys} <= written
+
+
+def test_every_setting_is_used_somewhere() -> None:
+    sources = Path(__file__).resolve().parents[3] / "src" / "hgfleet"
+    files = [path for path in sources.rglob("*.py") if path != sources / "config" / "schema.py"]
+    text = "\n".join(path.read_text() for path in files) + "self.site.url"  # FleetConfig.base_url
+    kinds = {"kind"}  # one value each so far
+    unused = [
+        f"{table}.{name}"
+        for table, section in section_classes().items()
+        for name in section.model_fields.keys() - kinds
+        if f".{name}" not in text
+    ]
+    assert unused == []
