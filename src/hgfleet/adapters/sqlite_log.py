@@ -37,7 +37,7 @@ from hgfleet.runtime import clock
 
 BUSY_SECONDS = 5.0
 BUSY_PAUSE_SECONDS = 0.0007
-POLL_SECONDS = 0.004  # how late another process's record may be noticed
+POLL_SECONDS = 0.05  # how late another process's record may be noticed; one's own are noticed at once
 COMPACT_EVERY = 1024  # records of the compacted topic between two compactions
 SUPERSEDED_SECONDS = 60.0  # a record outlives the next one of its key as long, for readers on their way
 TOMBSTONE_SECONDS = 3600.0  # a deletion is kept as long, for readers that were away

@@ -1,6 +1,7 @@
 """Waits until every mirror in service shows a change.
 
-Promises: a mirror that made somebody wait in vain is not waited for again until it shows what was waited for.
+Promises: a mirror that made somebody wait in vain is not waited for again until it shows what was waited for;
+nor is anybody, while no mirror is in service, after one wait for that was in vain.
 Does not: decide who is in service (model.fleet).
 """
 
@@ -17,21 +18,26 @@ class VisibilityDesk:
     def __init__(self, view: AgentView) -> None:
         self._view = view
         self._owed_by_laggard: dict[HostName, tuple[RepoId, Seq]] = {}
+        self._is_service_awaited_in_vain = False
 
     async def wait(self, repository: RepoId, seq: Seq, timeout_seconds: float) -> Visibility:
         """Return once it is visible, the time is over, or only laggards are missing."""
-
-        def is_over() -> bool:
-            visibility = self._view.fleet.visible(repository, seq)
-            late = set(visibility.late)
-            return visibility.is_visible or (bool(late) and late <= self._laggards())
-
-        is_settled = await self._view.until(is_over, timeout_seconds)
+        is_settled = await self._view.until(lambda: self._is_over(repository, seq), timeout_seconds)
         visibility = self._view.fleet.visible(repository, seq)
         if not is_settled:
+            self._is_service_awaited_in_vain = not visibility.late
             for host in visibility.late:
                 self._owed_by_laggard.setdefault(host, (repository, seq))
         return visibility
+
+    def _is_over(self, repository: RepoId, seq: Seq) -> bool:
+        visibility = self._view.fleet.visible(repository, seq)
+        if visibility.is_visible:
+            return True
+        if visibility.late or visibility.mirrors:
+            self._is_service_awaited_in_vain = False
+            return bool(visibility.late) and set(visibility.late) <= self._laggards()
+        return self._is_service_awaited_in_vain
 
     def _laggards(self) -> set[HostName]:
         """Return who is still late with what it was late with."""
