@@ -103,6 +103,18 @@ def test_a_new_generation_and_a_new_exposure_are_seen_by_the_next_request(
     assert first.body != second.body
 
 
+def test_a_new_list_of_clone_bundles_is_given_at_once(
+    host: MirrorHost, own_web: WebClient, exposures: Exposures
+) -> None:
+    repository = host.add("app", exposures.full, LAST)
+    assert own_web.get("/app?cmd=clonebundles").body == b""
+    manifest = host.hg_directory(repository) / "clonebundles.manifest"
+    manifest.write_text("https://cdn.example/1.hg BUNDLESPEC=gzip-v2\n")
+    assert b"1.hg" in own_web.get("/app?cmd=clonebundles").body
+    manifest.write_text("https://cdn.example/2.hg BUNDLESPEC=gzip-v2\n")
+    assert b"2.hg" in own_web.get("/app?cmd=clonebundles").body
+
+
 def test_views_shown_one_after_another_answer_as_if_each_were_the_first(
     host: MirrorHost, own_web: WebClient, exposures: Exposures
 ) -> None:

@@ -29,6 +29,7 @@ class Key:
     path: str
     generation: str
     seq: int
+    bundles_at: int  # when the list of clone bundles was made, nanoseconds; 0: there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Repositories:
         view = view_files.read_exposed(root / ".hg") if root is not None else None
         if root is None or view is None:
             return None
-        key = Key(served.repository, served.path, root.name, view.seq)
+        key = Key(served.repository, served.path, root.name, view.seq, _bundles_at(root))
         with self._lock:
             found = self._found_by_id.get(served.repository)
             if found is None or found.key != key:
@@ -77,3 +78,11 @@ class Repositories:
         is_same = known is not None and known.key.generation == root.name
         before = known.app if known is not None and is_same else None
         return RepositoryApp(self._ui, root, served.path, view, self._site.base_url, before=before)
+
+
+def _bundles_at(root: Path) -> int:
+    """Return what changes with the one file of a repository that answers depend on besides its view."""
+    try:
+        return (root / ".hg" / "clonebundles.manifest").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
