@@ -79,7 +79,7 @@ def watch(page: SessionPage) -> None:
 def introduce(register: Path, account: str) -> Path:
     """Tell the host's other sessions whom this process acts for; return a directory of its own.
 
-    The session server removes the directory when the process has ended.
+    The session server removes the directory when the process has ended. Raises OSError.
     """
     _registers[:] = [register]
     own = register / str(os.getpid())

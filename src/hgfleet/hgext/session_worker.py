@@ -15,6 +15,7 @@ import select
 import signal
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ class Session:
         except SystemExit:
             return _tell(TransientError("sessions.stopping", "the server is stopping"))
         except Exception:  # the outermost frame: the client gets a line, the log the traceback
-            if _is_client_gone():
+            if _is_client_gone():  # what it left unfinished is no defect of ours
+                _log.info("session.cut-short", extra=self._request.description, exc_info=True)
                 return _CLIENT_GONE
             _log.exception("session.failed", extra=self._request.description)
             _write(f"abort: internal error, id {self._request.trace}")
@@ -100,7 +102,8 @@ class Session:
         os.environ.update(USER=request.account, LOGNAME=request.account, HGUSER=request.pusher)
         os.environ["SSH_CLIENT"] = f"{request.client_address} 0 22"
         identity.assume(request.account, request.groups, request.trace, pusher=request.pusher)
-        tempfile.tempdir = str(session_context.introduce(self._setting.scratch, request.account))
+        with suppress(OSError):  # on a full disk; reading goes on
+            tempfile.tempdir = str(session_context.introduce(self._setting.scratch, request.account))
 
     def _open(self) -> None:
         """Bring the copy to the end of its log; one that can't be may still be read."""
