@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -46,13 +47,13 @@ from hgfleet.replication.mirror_lanes import (
     Inspected,
     Lane,
     Outcome,
-    Task,
 )
 from hgfleet.replication.mirror_member import MirrorMember
 from hgfleet.replication.mirror_paths import MirrorPaths
 from hgfleet.replication.mirror_reports import Answer, NotPublished, Published, Reports
 from hgfleet.replication.mirror_showing import MirrorShowing
 from hgfleet.replication.mirror_state import MirrorState
+from hgfleet.replication.mirror_tasks import LaneTasks
 from hgfleet.replication.mirror_work import MirrorWork
 from hgfleet.replication.mirror_worker import ApplyWorker, worker_program
 from hgfleet.runtime import clock
@@ -95,7 +96,7 @@ class Applier:
     def __init__(self, options: ApplierOptions) -> None:
         self._options = options
         self._inbox: SimpleQueue[Heard | Outcome | Answer] = SimpleQueue()
-        self._tasks: SimpleQueue[Task] = SimpleQueue()
+        self._tasks = LaneTasks()
         self._catalogue = MirrorCatalogue(options.catalogue)
         self._copies = Copies()
         self._paths = MirrorPaths(self._catalogue)
@@ -150,7 +151,8 @@ class Applier:
         options = self._options
         program = worker_program(options.worker_command, dict(options.worker_environment))
         worker = ApplyWorker(program, options.answer_seconds)
-        Lane(name, worker, self._client(), options.spool, self._tasks, self._inbox.put).start()
+        next_task = partial(self._tasks.get, name)
+        Lane(name, worker, self._client(), options.spool, next_task, self._inbox.put).start()
 
     def _leave(self) -> None:
         """Refuse first, then say so, then finish what the lanes have in hand."""

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from hgfleet.adapters.agent_answers import LoggedMessage, MessageBatch
@@ -129,14 +128,14 @@ class Lane(threading.Thread):
         worker: ApplyWorker,
         client: LogAgentClient,
         blobs: Path,
-        tasks: SimpleQueue[Task],
+        next_task: Callable[[], Task],
         report: Callable[[Outcome], None],
     ) -> None:
         super().__init__(name=name, daemon=True)
         self._worker = worker
         self._client = client
         self._blobs = blobs
-        self._tasks = tasks
+        self._next_task = next_task
         self._report = report
 
     def run(self) -> None:
@@ -144,7 +143,7 @@ class Lane(threading.Thread):
         with suppress(TransientError):
             self._worker.start()
         while True:
-            task = self._tasks.get()
+            task = self._next_task()
             self._report(self._attempt(task))
 
     def _attempt(self, task: Task) -> Outcome:

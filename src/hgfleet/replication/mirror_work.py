@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from queue import SimpleQueue
 
 import structlog
 
@@ -26,6 +25,7 @@ from hgfleet.replication.mirror_lanes import (
     InspectTask,
     Task,
 )
+from hgfleet.replication.mirror_tasks import TaskSink
 
 BATCH_BYTES = 16 * 1024 * 1024
 MANY_MESSAGES = 2000
@@ -48,7 +48,7 @@ class MirrorWork:
         repositories: Path,
         copies: Copies,
         catalogue: MirrorCatalogue,
-        tasks: SimpleQueue[Task],
+        tasks: TaskSink,
         watermark: Callable[[RepoId], Seq],
     ) -> None:
         self._repositories = repositories
