@@ -176,6 +176,21 @@ def test_creating_over_ssh_needs_a_creators_group(
     assert len(check_repository(one_mirror, path)) == 1
 
 
+def test_anybody_may_ask_for_a_repositorys_groups_and_settings(
+    one_mirror: Fleet, repository: str, reader: Person
+) -> None:
+    one_mirror.create(repository, "--writers", "developers", "--non-publishing")
+    groups = reader.ssh(f"repo-group {repository}").ok()
+    assert groups.out == f"{repository} may be pushed to by: developers\n"
+    settings = reader.ssh(f"repo-config {repository}").ok()
+    assert "publishing = no\n" in settings.out
+    assert "writers = developers\n" in settings.out
+    missing = reader.ssh("repo-config tests/not-there")
+    assert missing.status == 1
+    assert missing.out == ""
+    assert len(missing.err.splitlines()) == 1
+
+
 def test_only_service_accounts_push_for_a_person(
     one_mirror: Fleet, repository: str, work: WorkingCopy, developer: Person
 ) -> None:

@@ -16,6 +16,8 @@ COMMANDS = st.one_of(
     st.builds("hg -R {} serve --stdio".format, st.text(max_size=20) | PATHS),
     st.builds("hg -R '{}' serve --stdio".format, st.text(max_size=20) | PATHS),
     st.builds("clone {}".format, st.text(max_size=20) | PATHS),
+    st.builds("repo-group {}".format, PATHS),
+    st.builds("repo-config {}".format, st.text(max_size=20) | PATHS),
     st.lists(HOSTILE_WORDS).map(" ".join),
 )
 

@@ -3,7 +3,7 @@
 import pytest
 
 from hgfleet.errors import RejectedError
-from hgfleet.model.command import Banner, Clone, Serve, clone_target, parse_command
+from hgfleet.model.command import Banner, Clone, Serve, ShowConfig, ShowGroup, clone_target, parse_command
 from hgfleet.model.ids import AccountName, RepoPath
 
 
@@ -64,7 +64,10 @@ def test_the_forms_of_real_clients_are_served(text: str) -> None:
         "clone a b",
         "clone ../a",
         "edit a",
-        "repo-group a",
+        "repo-group",
+        "repo-group a b",
+        "repo-config ../a",
+        "repo-config --help",
         "-",
         " ",
         "\n",
@@ -76,6 +79,11 @@ def test_everything_else_is_refused_in_one_plain_line(text: str) -> None:
     line = f"{caught.value.message} ({caught.value.hint})"
     assert line.isprintable()
     assert len(line) < 250
+
+
+def test_a_repositorys_settings_can_be_asked_for() -> None:
+    assert parse_command("repo-group team/app") == ShowGroup(RepoPath("team/app"))
+    assert parse_command("repo-config team/app/") == ShowConfig(RepoPath("team/app"))
 
 
 def test_two_slashes_after_the_host_are_explained() -> None:

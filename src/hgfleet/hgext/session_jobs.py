@@ -81,4 +81,9 @@ class SessionJobs:
             state = standing.state
             if standing.problem is not None:
                 raise standing.problem
-        return {"seq": state.seq, "digest": state.digest, "fingerprint": state.fingerprint.to_json()}
+        return {
+            "seq": state.seq,
+            "digest": state.digest,
+            "fingerprint": state.fingerprint.to_json(),
+            "settings": state.settings.to_json(),
+        }

@@ -1,7 +1,8 @@
 """The one parser of what a client asks for over SSH.
 
 A real hg client sends `hg -R <path> serve --stdio`, the path bare when it needs no quoting (Mercurial since
-2.4) and in single quotes otherwise (older ones always); a person sends nothing, or `clone <name>`.
+2.4) and in single quotes otherwise (older ones always); a person sends nothing, `clone <name>`,
+`repo-group <path>` or `repo-config <path>`.
 
 Promises: whatever the text, parse_command returns a command made of checked values only or raises
 RejectedError with a message that repeats nothing of the text; format_command is its inverse, so what runs
@@ -21,12 +22,8 @@ MAX_COMMAND_LENGTH = 1000  # characters; a path has at most 200
 
 _SERVE = re.compile(r"hg -R (?:'([^']*)'|([^' ]*)) serve --stdio")
 _CLONE = re.compile(r"clone ([^ ]+)")
+_SHOW = re.compile(r"(repo-group|repo-config) ([^ ]+)")
 _PLAIN = re.compile(r"[\x21-\x7e ]*")
-_NOT_OFFERED = {
-    "edit": "use `hgfleet repo set` on the server",
-    "repo-group": "use `hgfleet repo show` on the server",
-    "repo-config": "use `hgfleet repo show` on the server",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,21 @@ class Clone:
     name: RepoPath
 
 
-Command = Banner | Serve | Clone
+@dataclass(frozen=True, slots=True)
+class ShowGroup:
+    """Tell which groups may push to a repository."""
+
+    path: RepoPath
+
+
+@dataclass(frozen=True, slots=True)
+class ShowConfig:
+    """Tell a repository's settings."""
+
+    path: RepoPath
+
+
+Command = Banner | Serve | Clone | ShowGroup | ShowConfig
 
 
 def parse_command(text: str | None) -> Command:
@@ -60,6 +71,9 @@ def parse_command(text: str | None) -> Command:
         return Serve(_parse_served_path(match[1] if match[1] is not None else match[2]))
     if match := _CLONE.fullmatch(text):
         return Clone(parse_repo_path(match[1]))
+    if match := _SHOW.fullmatch(text):
+        path = _parse_served_path(match[2])
+        return ShowGroup(path) if match[1] == "repo-group" else ShowConfig(path)
     raise _refusal(text)
 
 
@@ -72,6 +86,10 @@ def format_command(command: Command) -> str:
             return f"hg -R {path} serve --stdio"
         case Clone(name):
             return f"clone {name}"
+        case ShowGroup(path):
+            return f"repo-group {path}"
+        case ShowConfig(path):
+            return f"repo-config {path}"
 
 
 def clone_target(command: Clone, account: AccountName) -> RepoPath:
@@ -103,8 +121,9 @@ def _parse_served_path(text: str) -> RepoPath:
 def _refusal(text: str) -> RejectedError:
     words = text.split()
     word = words[0] if words else ""
-    if hint := _NOT_OFFERED.get(word):
-        return RejectedError("command.not-offered", "this command is not offered here", hint=hint)
+    if word == "edit":
+        hint = "ask an operator of this site"
+        return RejectedError("command.not-offered", "repositories are not edited over SSH here", hint=hint)
     if word == "clone":
         return RejectedError(
             "command.refused", "not a form of clone that is offered", hint="use `clone <name>`"
@@ -115,6 +134,6 @@ def _refusal(text: str) -> RejectedError:
         )
     return RejectedError(
         "command.refused",
-        "only `hg -R <repository> serve --stdio` and `clone <name>` are served here",
-        hint="use hg with ssh://<host>/<repository>",
+        "this command is not served here",
+        hint="use hg with ssh://<host>/<repository>, or one of clone, repo-group and repo-config",
     )

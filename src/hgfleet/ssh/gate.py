@@ -79,6 +79,22 @@ def banner(admission: Admission, site: Site) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def describe_groups(path: RepoPath, settings: RepoSettings) -> str:
+    """Return what `repo-group` shows."""
+    return f"{path} may be pushed to by: {', '.join(settings.writers) or 'nobody'}\n"
+
+
+def describe_settings(settings: RepoSettings) -> str:
+    """Return what `repo-config` shows, one setting a line."""
+    description = "".join(char if char.isprintable() else "?" for char in settings.description)
+    lines = [
+        f"description = {description}",
+        f"publishing = {'yes' if settings.is_publishing else 'no'}",
+        f"writers = {', '.join(settings.writers)}",
+    ]
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
 def planned_path(command: Clone, admission: Admission, site: Site) -> RepoPath:
     """Return the path that a `clone` would create. Raises RejectedError `access.create`."""
     create_access(True, admission.groups, site.creators).require(

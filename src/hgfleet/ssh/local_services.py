@@ -17,9 +17,10 @@ from typing import TypeVar
 
 from hgfleet.adapters.agent_answers import BoundPath, CatalogueChange, Visibility
 from hgfleet.adapters.agent_client import LogAgentClient
+from hgfleet.adapters.local_client import LocalClient
 from hgfleet.adapters.session_client import OpenSession, open_session
 from hgfleet.model.ids import CATALOGUE, AccountName, RepoPath
-from hgfleet.model.settings import RepoSettings
+from hgfleet.model.settings import RepoSettings, parse_repo_settings
 
 AGENT_SECONDS = 15.0
 T = TypeVar("T")
@@ -52,9 +53,18 @@ class LocalServices:
             lambda agent: agent.wait_visible(CATALOGUE, change.catalogue_seq, timeout_seconds)
         )
 
+    async def settings(self, bound: BoundPath) -> RepoSettings:
+        """Return a repository's settings as of the end of its log. Raises TransientError."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._read_settings, bound)
+
     async def open_session(self, request: dict[str, object], streams: tuple[int, int, int]) -> OpenSession:
         """Start a session worker on the descriptors. Raises TransientError or RejectedError."""
         return await open_session(self._sessions_socket, request, streams)
+
+    def _read_settings(self, bound: BoundPath) -> RepoSettings:
+        with LocalClient(self._sessions_socket, AGENT_SECONDS) as client:
+            answer = client.call("catch_up", repository=bound.repository, partition=bound.partition)
+            return parse_repo_settings(answer.header["settings"])
 
     async def _ask(self, question: Callable[[LogAgentClient], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._use_client, question)

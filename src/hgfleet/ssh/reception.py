@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from hgfleet.adapters.session_client import OpenSession, SessionEnd
 from hgfleet.errors import FleetError, TransientError
 from hgfleet.model.client_line import client_line
-from hgfleet.model.command import Banner, Clone, Serve, format_command
+from hgfleet.model.command import Banner, Clone, Serve, ShowConfig, ShowGroup, format_command
 from hgfleet.ports.directory import Account
 from hgfleet.ports.ssh_front import Streams, Visit
 from hgfleet.runtime import clock
@@ -125,6 +125,8 @@ class FleetReception:
                     return await self._clone(admission.command, admission, streams, record)
                 case Serve():
                     return await self._run_session(admission.command, admission, streams, record)
+                case ShowGroup() | ShowConfig():
+                    return await self._show(admission.command, streams, record)
 
     @asynccontextmanager
     async def _counted(self, account: str) -> AsyncIterator[None]:
@@ -159,6 +161,16 @@ class FleetReception:
         count = len(seen.mirrors)
         how = f"visible on all {count} mirrors" if seen.is_visible else "not yet visible on all mirrors"
         streams.show(f"created {path}; {how}\n")
+        return 0
+
+    async def _show(self, command: ShowGroup | ShowConfig, streams: Streams, record: _Record) -> int:
+        bound = await self._services.resolve(command.path)
+        record.repository = bound.repository
+        settings = await self._services.settings(bound)
+        if isinstance(command, ShowGroup):
+            streams.show(gate.describe_groups(bound.path, settings))
+        else:
+            streams.show(gate.describe_settings(settings))
         return 0
 
     async def _run_session(
