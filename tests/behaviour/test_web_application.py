@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
@@ -374,6 +375,35 @@ def test_names_outside_ascii_are_looked_up(web: WebClient, key: str) -> None:
     assert web.get(f"/team/app?cmd=lookup&key={key}").text.startswith("0 unknown revision")
     assert web.get("/team/app?cmd=lookup", HTTP_X_HGARG_1=f"key={key}").text.startswith("0 unknown revision")
     assert web.get(f"/team/app/json-log?rev={key}").json["entries"] == []
+
+
+SCRIPT = "%3Cscript%3Ealert(1)%3C/script%3E"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"/team/app?cmd={SCRIPT}",
+        f"/team/app/{SCRIPT}",
+        f"/team/app/rev/{SCRIPT}",
+        f"/team/app/file/tip/{SCRIPT}",
+        f"/team/app/log?rev={SCRIPT}",
+        f"/team/app/shortlog?style={SCRIPT}",
+        f"/team/app/shortlog?revcount={SCRIPT}",
+        f"/team/app/help/{SCRIPT}",
+        f"/team/app/graph?{SCRIPT}={SCRIPT}",
+        f"/team/app/pushloghtml/{SCRIPT}",
+        f"/team/app/pushloghtml?user={SCRIPT}",
+        f"/team/app/annotate/tip/a.txt?linerange={SCRIPT}",
+        f"/{SCRIPT}/",
+        f"/team/?q={SCRIPT}",
+    ],
+)
+def test_no_page_repeats_a_script_that_a_link_carries(web: WebClient, url: str) -> None:
+    path, _, query = url.partition("?")
+    reply = web.ask(unquote(path), query, HTTP_ACCEPT="text/html")
+    assert reply.status in {200, 400, 404}
+    assert "<script>alert" not in reply.text
 
 
 # ---- the pushlog
