@@ -23,6 +23,9 @@ PHASES = st.builds(
 NAMES = st.text(min_size=1, max_size=9).filter(lambda name: not set(name) & {"\n", "\0"} and _is_utf8(name))
 BOOKMARKS = st.dictionaries(NAMES, NODES | st.none(), max_size=4)
 CHUNKS = st.lists(st.binary(max_size=100) | st.just(b"x" * (payload.CHUNK_BYTES + 1)), max_size=6)
+PUSHES = st.lists(
+    st.builds(payload.PastPush, st.integers(1, 10**6), st.floats(0, 1e10), NAMES), max_size=4
+).map(tuple)
 OBSMARKERS = st.tuples(st.integers(0, 255), st.binary(max_size=50))
 
 
@@ -46,6 +49,7 @@ def write(
     phases: PhaseChanges | None,
     bookmarks: dict[str, Node | None] | None,
     obsmarkers: tuple[int, bytes] | None,
+    pushes: tuple[payload.PastPush, ...] | None = None,
 ) -> bytes:
     target = io.BytesIO()
     writer = PayloadWriter(target)
@@ -57,6 +61,8 @@ def write(
         writer.write_bookmarks(bookmarks)
     if obsmarkers is not None:
         writer.write_obsmarkers(*obsmarkers)
+    if pushes is not None:
+        writer.write_pushes(pushes)
     writer.close()
     return target.getvalue()
 
@@ -75,6 +81,8 @@ def read(source: payload.Source) -> Iterator[object]:
                 yield payload.read_bookmarks(stream)
             case Tag.OBSMARKERS:
                 yield payload.read_obsmarkers(stream)
+            case Tag.PUSHES:
+                yield payload.read_pushes(stream)
 
 
 @given(
@@ -82,6 +90,7 @@ def read(source: payload.Source) -> Iterator[object]:
     st.none() | PHASES,
     st.none() | BOOKMARKS,
     st.none() | OBSMARKERS,
+    st.none() | PUSHES,
     st.integers(1, 5000),
 )
 def test_what_was_written_is_read_in_whatever_pieces(
@@ -89,6 +98,7 @@ def test_what_was_written_is_read_in_whatever_pieces(
     phases: PhaseChanges | None,
     bookmarks: dict[str, Node | None] | None,
     obsmarkers: tuple[int, bytes] | None,
+    pushes: tuple[payload.PastPush, ...] | None,
     most: int,
 ) -> None:
     written = [
@@ -96,9 +106,10 @@ def test_what_was_written_is_read_in_whatever_pieces(
         phases,
         bookmarks,
         obsmarkers,
+        pushes,
     ]
     expected = [part for part in written if part is not None]
-    data = write(chunks, phases, bookmarks, obsmarkers)
+    data = write(chunks, phases, bookmarks, obsmarkers, pushes)
 
     assert list(read(Trickle(data, most))) == expected
 
@@ -112,7 +123,13 @@ def refusal(data: bytes) -> str:
     return ""
 
 
-EXAMPLE = write([b"abc"], PhaseChanges(((0, 3),), {1: (Node("ab" * 20),)}), {"b": None}, (1, b"marker"))
+EXAMPLE = write(
+    [b"abc"],
+    PhaseChanges(((0, 3),), {1: (Node("ab" * 20),)}),
+    {"b": None},
+    (1, b"marker"),
+    (payload.PastPush(1, 2.5, "a"),),
+)
 
 
 @given(st.integers(0, len(EXAMPLE) - 1))
@@ -147,6 +164,7 @@ def test_what_is_not_read_of_a_section_is_skipped() -> None:
         Tag.PHASES,
         Tag.BOOKMARKS,
         Tag.OBSMARKERS,
+        Tag.PUSHES,
     ]
 
 

@@ -27,8 +27,9 @@ from hgfleet.hgext.pushlog import Push
 from hgfleet.hgext.refusals import NotConfirmedAbort, nothing_changed, reason_of
 from hgfleet.hgext.seqfile import SeqState
 from hgfleet.hgext.spool import Spool
-from hgfleet.model.ids import Epoch, PushId, Seq
+from hgfleet.model.ids import Epoch, PushId
 from hgfleet.model.message import Json, Kind, PayloadRef
+from hgfleet.model.payload import PastPush
 from hgfleet.model.state import Fingerprint
 
 VALIDATOR = b"zzzz-hgfleet-append"  # after 001-userhooks and every other one
@@ -48,7 +49,7 @@ class Prepared:
 
     request: AppendRequest
     after: Fingerprint
-    row: Push | None  # without seq and date, which the log gives
+    rows: list[Push]  # without seq; without date where it is the message's
     nodes: tuple[str, ...]
 
 
@@ -83,16 +84,16 @@ def append(repo: Any, tr: Any, base: Base, heads_before: frozenset[int]) -> Prep
         message = _hand_over(bound, prepared.request)
     finally:
         spool.discard()
-    push_id = prepared.row.push_id if prepared.row is not None else None
+    push_id = prepared.rows[-1].push_id if prepared.rows else None
     tr.hgfleet_accepted = bound.accepted = Accepted(message, push_id, prepared.nodes)
     bound.faults.reach("push-after-append")
     return prepared
 
 
 def commit_accepted(repo: Any, tr: Any, base: Base, prepared: Prepared, message: AcceptedMessage) -> None:
-    """Put the pushlog row and the seq file of the accepted message into the transaction."""
-    if prepared.row is not None:
-        steps.add_push(repo, tr, replace(prepared.row, seq=message.seq, at=message.at))
+    """Put the pushlog's rows and the seq file of the accepted message into the transaction."""
+    for row in prepared.rows:
+        steps.add_push(repo, tr, replace(row, seq=message.seq, at=row.at or message.at))
     state = base.state.advanced(
         seq=message.seq, digest=message.digest, position=message.position, fingerprint=prepared.after
     )
@@ -119,22 +120,27 @@ def _prepare(
     except FleetError as exc:
         raise nothing_changed(reason_of(exc), exc.hint) from exc
     who = identity.current(repo.ui, bound.options.host)
-    row = _row(repo, tr, change, who)
-    after = fingerprint.take(repo, row.push_id if row else steps.pushes_after(repo, tr), tr)
+    rows = _rows(repo, tr, change, who)
+    after = fingerprint.take(repo, steps.pushes_after(repo, tr) + len(rows), tr)
     body: dict[str, Json] = {
         "pusher": who.pusher,
-        "push_id": row.push_id if row else None,
+        "push_id": rows[-1].push_id if rows else None,
         "fingerprint": after.to_json(),
         **capture.describe_changesets(repo, change, heads_before),
     }
-    return Prepared(_request(base, who, body, payload, spool.inline), after, row, _nodes(repo, change))
+    return Prepared(_request(base, who, body, payload, spool.inline), after, rows, _nodes(repo, change))
 
 
-def _row(repo: Any, tr: Any, change: Change, who: Identity) -> Push | None:
-    if change.first_rev == change.end_rev:
-        return None
-    push_id = steps.next_push_id(repo, tr)
-    return Push(push_id, Seq(0), 0.0, change.first_rev, change.end_rev, who.pusher)
+def _rows(repo: Any, tr: Any, change: Change, who: Identity) -> list[Push]:
+    """Return the pushlog's new rows: one, or those that the changesets came with; none without changesets."""
+    revs = range(change.first_rev, change.end_rev)
+    if not revs:
+        return []
+    now = PastPush(len(revs), 0.0, who.pusher)
+    rows = steps.rows_of(steps.next_push_id(repo, tr), revs, now, change.pushes)
+    if rows is None:
+        raise nothing_changed("the pushes taken over are not those of the changesets")
+    return rows
 
 
 def _nodes(repo: Any, change: Change) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,12 @@ from hgfleet.hgext import binding, creation, fingerprint, generations, journal, 
 from hgfleet.hgext.capture import SOURCE
 from hgfleet.hgext.copies import Copy
 from hgfleet.hgext.push_errors import MISFITS
-from hgfleet.hgext.pushlog import Push
 from hgfleet.hgext.seqfile import SeqState
 from hgfleet.model import payload
 from hgfleet.model.acceptance import check_next
-from hgfleet.model.ids import Digest, Node, Partition, Position, PushId
+from hgfleet.model.ids import Digest, Node, Partition, Position
 from hgfleet.model.message import Envelope, Kind, Message
-from hgfleet.model.payload import PhaseChanges, Source, Tag
+from hgfleet.model.payload import PastPush, PhaseChanges, Source, Tag
 from hgfleet.model.settings import parse_repo_settings
 from hgfleet.model.state import parse_fingerprint
 
@@ -231,12 +231,12 @@ def _apply_push(repo: Any, tr: Any, message: Message, fetch_blob: FetchBlob) -> 
     first_rev = len(repo.changelog)
     with _open_payload(message, fetch_blob) as source:
         try:
-            _apply_sections(repo, tr, source, first_rev)
+            past = _apply_sections(repo, tr, source, first_rev)
         except MISFITS as exc:
             raise _poison(
                 message.envelope, "payload.misfit", "the payload does not fit this copy", reason=str(exc)
             ) from exc
-    _add_row(repo, tr, message.envelope, first_rev)
+    _add_rows(repo, tr, message.envelope, first_rev, past)
 
 
 @contextmanager
@@ -249,8 +249,10 @@ def _open_payload(message: Message, fetch_blob: FetchBlob) -> Iterator[Source]:
         yield file
 
 
-def _apply_sections(repo: Any, tr: Any, source: Source, first_rev: int) -> None:
+def _apply_sections(repo: Any, tr: Any, source: Source, first_rev: int) -> tuple[PastPush, ...]:
+    """Apply the payload; return the pushes that it says its changesets came by, usually none."""
     moved = PhaseChanges()
+    past: tuple[PastPush, ...] = ()
     for tag, stream in payload.read_sections(source):
         match tag:
             case Tag.CHANGEGROUP:
@@ -262,8 +264,11 @@ def _apply_sections(repo: Any, tr: Any, source: Source, first_rev: int) -> None:
                 apply_bookmarks(repo, tr, payload.read_bookmarks(stream))
             case Tag.OBSMARKERS:
                 markers.add_raw(repo, tr, *payload.read_obsmarkers(stream))
+            case Tag.PUSHES:
+                past = payload.read_pushes(stream)
     if sum(length for _, length in moved.added) != len(repo.changelog) - first_rev:
         raise PoisonError("payload.misfit", "phases are not those of the added changesets")
+    return past
 
 
 def _apply_changegroup(repo: Any, tr: Any, stream: payload.SectionStream) -> None:
@@ -301,19 +306,20 @@ def apply_bookmarks(repo: Any, tr: Any, node_by_name: dict[str, Node | None]) ->
     repo._bookmarks.applychanges(repo, tr, changes)
 
 
-def _add_row(repo: Any, tr: Any, envelope: Envelope, first_rev: int) -> None:
-    end_rev = len(repo.changelog)
+def _add_rows(repo: Any, tr: Any, envelope: Envelope, first_rev: int, past: tuple[PastPush, ...]) -> None:
+    revs = range(first_rev, len(repo.changelog))
     push_id = envelope.body.get("push_id")
-    if first_rev == end_rev and push_id is None:
+    if not revs and push_id is None:
         return
-    if push_id != steps.next_push_id(repo, tr) or first_rev == end_rev:
-        raise _poison(envelope, "pushlog.gap", "a push id that is not the next one")
     pusher = str(envelope.body.get("pusher", envelope.identity))
     if "\n" in pusher:
         raise _poison(envelope, "pushlog.pusher", "a pusher's name that is none")
-    steps.add_push(
-        repo, tr, Push(PushId(int(push_id)), envelope.seq, envelope.at, first_rev, end_rev, pusher)
-    )
+    now = PastPush(len(revs), envelope.at, pusher)
+    rows = steps.rows_of(steps.next_push_id(repo, tr), revs, now, past)
+    if not revs or rows is None or rows[-1].push_id != push_id:
+        raise _poison(envelope, "pushlog.gap", "a push id that is not the next one")
+    for row in rows:
+        steps.add_push(repo, tr, replace(row, seq=envelope.seq))
 
 
 @contextmanager

@@ -18,10 +18,10 @@ from typing import Any
 from mercurial import changegroup, encoding
 from mercurial.node import hex as to_hex
 
-from hgfleet.hgext import markers
+from hgfleet.hgext import markers, steps
 from hgfleet.model.ids import Node
 from hgfleet.model.message import Json
-from hgfleet.model.payload import PayloadWriter, PhaseChanges, Target
+from hgfleet.model.payload import PastPush, PayloadWriter, PhaseChanges, Target
 
 SOURCE = b"hgfleet"  # our own source name: Mercurial's publishing rules for pushes stay out of it
 MAX_LISTED_HEADS = 1000
@@ -37,6 +37,7 @@ class Change:
     phases: PhaseChanges
     bookmarks: dict[str, Node | None]
     obsmarkers: tuple[int, bytes] | None
+    pushes: tuple[PastPush, ...] = ()  # by which the changesets came where they are taken over from
 
     @property
     def is_empty(self) -> bool:
@@ -58,6 +59,7 @@ def capture(repo: Any, tr: Any) -> Change:
         ),
         bookmarks=_moved_bookmarks(tr),
         obsmarkers=markers.added_suffix(unfiltered, tr),
+        pushes=steps.past_pushes(tr),
     )
 
 
@@ -73,6 +75,8 @@ def write_payload(repo: Any, change: Change, target: Target) -> None:
         writer.write_bookmarks(change.bookmarks)
     if change.obsmarkers is not None:
         writer.write_obsmarkers(*change.obsmarkers)
+    if change.pushes:
+        writer.write_pushes(change.pushes)
     writer.close()
 
 

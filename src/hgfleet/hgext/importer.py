@@ -1,7 +1,8 @@
 """Brings an existing repository into a new one of the fleet, as one push with everything that it has.
 
 All changesets in their order, hidden and secret ones included, with their phases, bookmarks and the raw
-obsmarkers; through the same transaction and the same append as any other push, streamed from end to end.
+obsmarkers, and with its pushlog where the source is a copy of a fleet; through the same transaction and the
+same append as any other push, streamed from end to end.
 
 Promises: the fleet has the whole repository or nothing of it; killed and repeated it starts clean, or finds
 that all is there. The source is only read, and its own configuration is not.
@@ -24,13 +25,25 @@ from mercurial import ui as uimod
 from mercurial.utils import urlutil
 
 from hgfleet.errors import NOTHING_CHANGED, InDoubtError, RejectedError
-from hgfleet.hgext import apply, binding, capture, copies, fingerprint, markers, push_errors, recovery
+from hgfleet.hgext import (
+    apply,
+    binding,
+    capture,
+    copies,
+    fingerprint,
+    local_ui,
+    markers,
+    push_errors,
+    recovery,
+    steps,
+)
 from hgfleet.hgext.capture import SOURCE
 from hgfleet.hgext.copies import Copy
+from hgfleet.hgext.pushlog import Pushlog
 from hgfleet.hgext.refusals import NotConfirmedAbort
 from hgfleet.hgext.seqfile import SeqState
 from hgfleet.model.ids import Node, RepoId
-from hgfleet.model.payload import PhaseChanges
+from hgfleet.model.payload import PastPush, PhaseChanges
 
 if TYPE_CHECKING:
     from hgfleet.adapters.agent_client import LogAgentClient
@@ -44,6 +57,11 @@ UNSUPPORTED = {
     b"exp-remotefilelog-repo-req-1": "the remotefilelog extension",
 }
 _SECRET = 2
+READING = (
+    (b"extensions", local_ui.EXTENSION, b""),
+    (b"hgfleet", b"role", b"mirror"),
+    (b"hgfleet", b"host", b"import"),
+)
 
 Progress = Callable[[str, int, int | None], None]  # what is being done, how far, of how much
 
@@ -111,9 +129,17 @@ def _opened_source(source: str, scratch: Path) -> Iterator[Any]:
             path = stack.enter_context(_cloned(source, scratch))
         stack.enter_context(_own_configuration_ignored())
         try:
-            yield copies.open_repository(uimod.ui(), urlutil.urllocalpath(path.encode()).decode())
+            yield copies.open_repository(_reading_ui(), urlutil.urllocalpath(path.encode()).decode())
         except (error.RepoError, error.RequirementError) as exc:
             raise _refuse_source(exc) from exc
+
+
+def _reading_ui() -> Any:
+    """Return a configuration that reads plain repositories and copies of a fleet, and writes none."""
+    ui = uimod.ui()
+    for section, name, value in READING:
+        ui.setconfig(section, name, value, b"hgfleet")
+    return ui
 
 
 def _refuse_source(exc: Exception) -> RejectedError:
@@ -188,6 +214,7 @@ def _fill_in_transaction(origin: Any, target: Any, tr: Any) -> None:
         unpacker = changegroup.getunbundler(version, chunks, b"UN")
         unpacker.apply(target, tr, SOURCE, b"hgfleet-import:", expectedtotal=count)
         apply.apply_phases(target, tr, PhaseChanges(tuple(_phases(origin, count))), 0)
+        steps.take_over_pushes(tr, tuple(_pushes(origin, count)))
     apply.apply_bookmarks(target, tr, _bookmarks(origin))
     obsstore = origin.svfs.tryread(b"obsstore")
     if len(obsstore) > 1:
@@ -198,6 +225,15 @@ def _phases(origin: Any, count: int) -> Iterator[tuple[int, int]]:
     """Yield the phases as runs; what is only internal to the source becomes secret."""
     for phase, length in capture.added_phases(origin, 0, count):
         yield min(phase, _SECRET), length
+
+
+def _pushes(origin: Any, count: int) -> Iterator[PastPush]:
+    """Yield the pushes of a source that is a copy of a fleet; an odd pushlog is left behind."""
+    with Pushlog(origin.sjoin(b"").decode()) as log:
+        pushes = list(log.range(1, len(log)))
+    if pushes and pushes[-1].end_rev == count:
+        for push in pushes:
+            yield PastPush(push.end_rev - push.first_rev, push.at, push.pusher)
 
 
 def _bookmarks(repo: Any) -> dict[str, Node | None]:

@@ -13,7 +13,8 @@ from typing import Any
 from hgfleet.hgext import binding, pushlog, seqfile
 from hgfleet.hgext.pushlog import Push
 from hgfleet.hgext.seqfile import SeqState
-from hgfleet.model.ids import PushId
+from hgfleet.model.ids import PushId, Seq
+from hgfleet.model.payload import PastPush
 
 _FINALIZER = b"000-a-hgfleet-pushlog"  # before 000-cl-*: a visible changeset has its row
 
@@ -30,6 +31,31 @@ def add_push(repo: Any, tr: Any, push: Push) -> None:
         tr.hgfleet_pushes = rows
         tr.addfinalize(_FINALIZER, lambda tr2: _flush(repo, tr2))
     rows.append(push)
+
+
+def take_over_pushes(tr: Any, pushes: tuple[PastPush, ...]) -> None:
+    """Let the changesets that the transaction adds keep the pushes they came by elsewhere."""
+    tr.hgfleet_past_pushes = pushes
+
+
+def past_pushes(tr: Any) -> tuple[PastPush, ...]:
+    """Return what take_over_pushes said."""
+    return getattr(tr, "hgfleet_past_pushes", ())
+
+
+def rows_of(first_id: PushId, revs: range, now: PastPush, past: tuple[PastPush, ...]) -> list[Push] | None:
+    """Return the rows, without seq, of added revisions: one push `now`, or the past ones, which must cover
+    them.
+
+    None when they do not.
+    """
+    rows: list[Push] = []
+    first_rev = revs.start
+    for number, push in enumerate(past or (now,)):
+        end_rev = first_rev + push.count
+        rows.append(Push(PushId(first_id + number), Seq(0), push.at, first_rev, end_rev, push.pusher))
+        first_rev = end_rev
+    return rows if first_rev == revs.stop else None
 
 
 def next_push_id(repo: Any, tr: Any) -> PushId:

@@ -41,6 +41,7 @@ class Tag(IntEnum):
     PHASES = 2  # JSON, see PhaseChanges
     BOOKMARKS = 3  # JSON: {name: 40-hex, or null when deleted}
     OBSMARKERS = 4  # one byte: the obsstore's format version; then what the change appended to the obsstore
+    PUSHES = 5  # JSON, see PastPush: only where a repository is taken over with its pushlog
 
 
 class Source(Protocol):
@@ -72,6 +73,15 @@ class PhaseChanges:
     def is_empty(self) -> bool:
         """Whether it says nothing."""
         return not self.added and not self.moved
+
+
+@dataclass(frozen=True, slots=True)
+class PastPush:
+    """A push that a repository has had elsewhere: how many of the added changesets, when and by whom."""
+
+    count: int
+    at: float
+    pusher: str
 
 
 class PayloadWriter:
@@ -108,6 +118,10 @@ class PayloadWriter:
     def write_obsmarkers(self, version: int, suffix: bytes) -> None:
         """Write what was appended to the obsstore; `suffix` has no version byte."""
         self.write(Tag.OBSMARKERS, (bytes((version,)), suffix))
+
+    def write_pushes(self, pushes: Iterable[PastPush]) -> None:
+        """Write the pushes that the added changesets came by, in order."""
+        self._write_json(Tag.PUSHES, {"pushes": [[push.count, push.at, push.pusher] for push in pushes]})
 
     def close(self) -> None:
         """End the payload; the target stays open."""
@@ -231,6 +245,23 @@ def read_obsmarkers(stream: SectionStream) -> tuple[int, bytes]:
     if not data:
         raise _damaged("the obsmarkers have no version")
     return data[0], data[1:]
+
+
+def read_pushes(stream: SectionStream) -> tuple[PastPush, ...]:
+    """Parse the section of past pushes."""
+    items = _read_json(stream).get("pushes")
+    if not isinstance(items, list):
+        raise _damaged("the pushes are not a list")
+    return tuple(_parse_past_push(item) for item in items)
+
+
+def _parse_past_push(item: object) -> PastPush:
+    if not isinstance(item, list) or [type(value) for value in item] != [int, float, str]:
+        raise _damaged("a past push is not what it should be")
+    count, at, pusher = item
+    if count < 1 or "\n" in pusher:
+        raise _damaged("a past push is out of range")
+    return PastPush(count, at, pusher)
 
 
 def _parse_run(run: object) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from mercurial import ui as uimod
 
 from hgfleet.errors import InDoubtError, RejectedError
 from hgfleet.hgext import importer
-from tests.support.local_copies import REPOSITORY, Fleet, changing, commit, files_of
+from tests.support.local_copies import REPOSITORY, Fleet, changing, commit, files_of, move_bookmarks
 
 
 @pytest.fixture
@@ -147,3 +147,27 @@ def test_an_import_that_was_killed_starts_clean(
     assert run(fleet, source).is_new
     assert files_of(fleet.primary) != before
     fleet.check_replicas()
+
+
+def test_a_copy_of_a_fleet_keeps_its_pushlog(fleet: Fleet, tmp_path: Path) -> None:
+    old = Fleet.make(tmp_path / "old", is_publishing=True)
+    first = commit(old.repo, "first")
+    with changing(old.repo):
+        commit(old.repo, "second")
+        commit(old.repo, "third", (first,))
+    move_bookmarks(old.repo, {b"here": first})
+    commit(old.repo, "fourth")
+    old.messages.clear()  # the log is lost: the copy is all there is
+
+    done = run(fleet, str(old.primary.repo.root.decode()))
+
+    assert done.state.fingerprint == old.state.fingerprint
+    assert fleet.messages[-1].envelope.body["push_id"] == 3
+    kept = [(push.push_id, push.at, push.pusher, push.first_rev, push.end_rev) for push in fleet.pushes]
+    assert kept == [(push.push_id, push.at, push.pusher, push.first_rev, push.end_rev) for push in old.pushes]
+    assert {push.seq for push in fleet.pushes} == {2}
+    fleet.check_replicas()
+    commit(fleet.repo, "next")
+    assert fleet.pushes[-1].push_id == 4
+    fleet.check_replicas()
+    assert len(old.repo) == 4
