@@ -11,8 +11,8 @@ from tests.support.source_rules import CLOCK, PROCESSES, Module, catches_all, fi
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 
-# The outermost frames of processes, requests and of a transaction after its commit point: what nobody expected
-# ends here, with an id, in the log, or in the words that the pusher must read whatever happened.
+# The outermost frames of processes, of requests and of a transaction after its commit point: what nobody
+# expected ends here, with an id, in the log, or in the words that the pusher must read whatever happened.
 OUTERMOST_FRAMES = frozenset(
     {
         "hgfleet.adapters.asyncssh_front",
