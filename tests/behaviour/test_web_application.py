@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import re
+import threading
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
@@ -11,6 +14,7 @@ import pytest
 
 from hgfleet.model.fleet_records import Stage
 from hgfleet.model.ids import RepoId, Seq
+from hgfleet.web.exchange import Exchange
 from tests.support.clients import CURRENT_HG, HgClient
 from tests.support.exposures import PUSHERS, Exposures, build, pushed_at
 from tests.support.mirror_host import MirrorHost
@@ -114,6 +118,28 @@ def test_a_new_list_of_clone_bundles_is_given_at_once(
     assert b"1.hg" in own_web.get("/app?cmd=clonebundles").body
     manifest.write_text("https://cdn.example/2.hg BUNDLESPEC=gzip-v2\n")
     assert b"2.hg" in own_web.get("/app?cmd=clonebundles").body
+
+
+def test_what_many_ask_at_once_is_worked_out_once(
+    host: MirrorHost, own_web: WebClient, exposures: Exposures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.add("app", exposures.full, LAST)
+    worked: list[None] = []
+    everybody = threading.Barrier(6)
+    run = Exchange.run
+
+    def counting_run(self: Exchange, *given: Any) -> Any:
+        worked.append(None)
+        return run(self, *given)
+
+    def ask(_number: int) -> bytes:
+        everybody.wait()
+        return own_web.get("/app/json-log").body
+
+    monkeypatch.setattr(Exchange, "run", counting_run)
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        assert len(set(pool.map(ask, range(6)))) == 1
+    assert len(worked) == 1
 
 
 def test_views_shown_one_after_another_answer_as_if_each_were_the_first(

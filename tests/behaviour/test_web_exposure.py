@@ -63,7 +63,7 @@ PER_FILE = (
     "rss-log",
     "filelog",
 )
-FILES = ("a.txt", "dir/b.txt", "d.txt", "f.txt", "dir/g.txt", "c.txt")
+FILES = ("a.txt", "d.txt", "dir/g.txt")
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def urls(exposures: Exposures) -> list[str]:
     bundle = f"?cmd=getbundle&bundlecaps=HG20,bundle2={quote(capabilities)}&{asked}"
     wire += [f"{bundle}&common={'0' * 40}&heads={node}" for node in nodes[::3]]
     wire += [f"{bundle}&common={nodes[1]}&heads={node}" for node in nodes[5::4]]
-    pages = [f"{page}/{node[:12]}" for node in nodes for page in PER_CHANGESET]
+    pages = [f"{page}/{node[:12]}" for node in nodes[::2] for page in PER_CHANGESET]
     chosen = (nodes[4], "tip")
     files = [f"{page}/{node[:12]}/{name}" for node in chosen for page in PER_FILE for name in FILES]
     return [*PAGES, *wire, *pages, *files, f"archive/{nodes[0]}.zip", f"archive/{nodes[-2]}.zip"]
@@ -173,7 +173,7 @@ def test_every_page_and_wire_command_equals_the_replayed_copy(
 def test_most_of_what_is_compared_exists(exposures: Exposures, extension: Path) -> None:
     reader = Reader(exposures.copy(exposures.seqs[-1]), "plain", extension)
     found = [url for url in urls(exposures) if reader.get(url)[0].startswith("200")]
-    assert len(found) > 200
+    assert len(found) > 100
 
 
 @pytest.mark.parametrize("seq", [Seq(2), Seq(6), Seq(11), Seq(15)])

@@ -40,6 +40,27 @@ class CachedAnswer:
         return CachedAnswer(self.status, headers, body, fresh)
 
 
+class Flights:
+    """Who works out what: of many that ask the same at once, one works and the others wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ends: dict[Hashable, threading.Event] = {}
+
+    def join(self, question: Hashable) -> threading.Event | None:
+        """Return what ends when the one who works on it is done; None makes the caller that one."""
+        with self._lock:
+            end = self._ends.get(question)
+            if end is None:
+                self._ends[question] = threading.Event()
+            return end
+
+    def land(self, question: Hashable) -> None:
+        """Let the others go on; the answer is in the cache, or each has to work it out."""
+        with self._lock:
+            self._ends.pop(question).set()
+
+
 class AnswerCache:
     """Least recently used goes first; any thread may ask."""
 

@@ -16,7 +16,7 @@ from mercurial import error
 from hgfleet.errors import RejectedError, TransientError
 from hgfleet.runtime import clock
 from hgfleet.web import arguments
-from hgfleet.web.answer_cache import AnswerCache, CachedAnswer
+from hgfleet.web.answer_cache import AnswerCache, CachedAnswer, Flights
 from hgfleet.web.answers import Answer, StartResponse, secured
 from hgfleet.web.catalogue import Served
 from hgfleet.web.exchange import Exchange
@@ -27,6 +27,7 @@ from hgfleet.web.requests import Request, read_body
 
 _ATTEMPTS = 2
 _PAUSE_SECONDS = 0.02
+_FOLLOWING_SECONDS = 20.0  # how long a request waits for another that asks the same
 _EXPOSURES = 10  # a request meets at most so many new exposures before it gives up
 _UNKNOWN = (error.LookupError, error.RepoLookupError, error.WdirUnsupported)
 _MISFITS = (error.StorageError, error.RepoError, OSError)  # the files are not what they were when opened
@@ -42,6 +43,7 @@ class RepositoryService:
         self._site = site
         self._repositories = repositories
         self._cache = AnswerCache(site.cached_answers_bytes)
+        self._flights = Flights()
 
     def answer(
         self, served: Served, request: Request, start: StartResponse, note: Note
@@ -54,6 +56,10 @@ class RepositoryService:
             note(seq=found.key.seq)
             question = (found.key, *request.question(body))
             cached = self._cache.get(question)
+            end = self._flights.join(question) if cached is None else None
+            if end is not None:
+                end.wait(_FOLLOWING_SECONDS)
+                cached = self._cache.get(question)
             if cached is not None:
                 note(is_cached=True)
                 return _reply(cached)
@@ -61,6 +67,9 @@ class RepositoryService:
                 return self._work_out(found, request, start, question)
             except OutdatedError:
                 continue
+            finally:
+                if end is None:
+                    self._flights.land(question)
         raise TransientError("web.busy", "the repository changes faster than it can be opened")
 
     def _check_may(self, served: Served, request: Request) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hgfleet.errors import RejectedError
-from hgfleet.web.answer_cache import AnswerCache, CachedAnswer
+from hgfleet.web.answer_cache import AnswerCache, CachedAnswer, Flights
 from hgfleet.web.answers import refusal, secured, status_line
 from hgfleet.web.arguments import is_wire_command, is_write, parse_lists, parse_pairs, wire_command
 from hgfleet.web.exchange import HELD_BYTES, Exchange
@@ -59,6 +59,18 @@ def test_a_nonce_is_renewed_everywhere_in_an_answer() -> None:
     assert renewed.headers == [("X", f"nonce-{renewed.nonce}")]
     plain = answer(b"abc")
     assert plain.renewed() is plain
+
+
+def test_of_many_that_ask_the_same_one_works() -> None:
+    flights = Flights()
+    assert flights.join("a") is None
+    end = flights.join("a")
+    assert end is not None
+    assert flights.join("b") is None
+    assert not end.is_set()
+    flights.land("a")
+    assert end.is_set()
+    assert flights.join("a") is None
 
 
 # ---- running an inner application
