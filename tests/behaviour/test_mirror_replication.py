@@ -176,6 +176,20 @@ def test_a_copy_that_something_else_changed_is_refused_rebuilt_and_served_again(
     fleet.assert_converged(repository)
 
 
+def test_a_rebuilt_copy_answers_only_when_the_fleet_counts_it_again(
+    fleet: MirrorFleet, repository: Repository
+) -> None:
+    one = fleet.mirrors[0]
+    fleet.coordinator.kill()
+    (one.hg_directory(repository.id) / "store" / "phaseroots").write_bytes(b"")
+    fleet.push(repository)
+    fleet.wait(lambda: one.process.has_logged("applier.reconciled", repository.id), "the copy is rebuilt")
+    fleet.wait(lambda: one.applied(repository.id) == repository.seq, "and as far as its log")
+    assert repository.id in one.parked()
+    fleet.coordinator.start()
+    fleet.assert_converged(repository)
+
+
 def test_a_damaged_blob_parks_one_repository_until_the_blob_is_whole_again(
     fleet: MirrorFleet, repository: Repository
 ) -> None:
