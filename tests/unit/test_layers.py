@@ -20,7 +20,7 @@ OUTERMOST_FRAMES = frozenset(
         "hgfleet.cli.process",
         "hgfleet.hgext.session_children",
         "hgfleet.hgext.session_worker",
-        "hgfleet.hgext.transactions",
+        "hgfleet.hgext.transactions",  # after the append nothing that is raised means that the push failed
         "hgfleet.web.application",
     }
 )
