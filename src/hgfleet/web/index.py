@@ -86,8 +86,8 @@ class Index:
         name = html.escape(self._site.site_name)
         heading = f'<a href="/">{name}</a> / {html.escape(listing.under)}' if listing.under else name
         rendered = "\n".join(_row(self._fields(row)) for row in rows)
-        columns = '<tr><th scope="col">Repository</th><th scope="col">Description</th></tr>'
-        table = f"<table>\n<thead>{columns}</thead>\n<tbody>\n{rendered}\n</tbody>\n</table>"
+        columns = "".join(f'<th scope="col">{name}</th>' for name in ("Repository", "Description", "Pushes"))
+        table = f"<table>\n<thead><tr>{columns}</tr></thead>\n<tbody>\n{rendered}\n</tbody>\n</table>"
         return (
             f"<h1>{heading}</h1>\n"
             '<form role="search" method="get"><label for="q">Find</label> '
@@ -100,7 +100,8 @@ class Index:
 def _row(fields: dict[str, Any]) -> str:
     path, description = html.escape(fields["path"]), html.escape(fields["description"])
     note = " <em>(not available here at the moment)</em>" if fields["parked"] else ""
-    return f'<tr><th scope="row"><a href="/{path}/">{path}</a></th><td>{description}{note}</td></tr>'
+    link = f'<a href="/{path}/pushloghtml" aria-label="pushes to {path}">pushlog</a>'
+    return f'<tr><th scope="row"><a href="/{path}/">{path}</a></th><td>{description}{note}</td><td>{link}</td></tr>'
 
 
 def _pages(listing: Listing, has_more: bool) -> str:
