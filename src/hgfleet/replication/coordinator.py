@@ -29,6 +29,7 @@ from hgfleet.runtime import clock
 from hgfleet.runtime.faults import NO_FAULTS, Faults
 from hgfleet.runtime.retry import Backoff
 
+CLEAN_SECONDS = 1.0  # between two batches of removals, which nobody waits for
 WAIT_SECONDS = 0.2  # at most this long between two looks at the clock
 _log = structlog.get_logger()
 
@@ -96,6 +97,8 @@ class _Life:
         self._client = client
         self._faults = faults
         self._lock = lock
+        self._removals: list[str] = []
+        self._next_clean_at = 0.0
 
     def turn(self, events: EventStream[StateEvent]) -> None:
         """Take what came, then do everything that follows from it."""
@@ -104,6 +107,7 @@ class _Life:
             self._take(event)
         while self._do(self._next_step()):
             pass
+        self._clean(clock.boottime())
 
     def _take(self, event: StateEvent | None) -> None:
         if not isinstance(event, StateRecords):
@@ -125,7 +129,7 @@ class _Life:
             case Act.DECIDE:
                 self._decide(step.records)
             case Act.CLEAN:
-                self._publish(dict.fromkeys(step.keys))
+                self._removals += step.keys
                 return True
             case Act.FETCH_END:
                 self._brain.note_end(self._client.state_end())
@@ -137,6 +141,13 @@ class _Life:
         self._faults.reach("coordinator-after-decision")
         for record in records:
             _log.debug("coordinator.decided", key=record.key, **record.value)
+
+    def _clean(self, now: float) -> None:
+        """Remove what means nothing any more; what a death leaves over, the next life finds again."""
+        if self._removals and now >= self._next_clean_at:
+            self._next_clean_at = now + CLEAN_SECONDS
+            removals, self._removals = self._removals, []
+            self._publish(dict.fromkeys(removals))
 
     def _publish(self, values: dict[str, Any]) -> None:
         self._client.state_publish(values)
