@@ -23,7 +23,7 @@ from hgfleet.ssh.gate import Site
 from hgfleet.ssh.local_services import LocalServices
 from hgfleet.ssh.reception import FleetReception, SessionLimits
 
-_THREADS = 16
+_THREADS = 16  # of each executor: a log agent that hangs must not keep anybody from logging in
 _log = logging.getLogger("hgfleet.ssh")
 
 
@@ -50,8 +50,13 @@ async def _serve(options: SshFrontOptions, directory: Directory) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="ssh") as executor:
-        front = AsyncSshFront(options.listen, _make_reception(options, directory, executor))
+    with (
+        ThreadPoolExecutor(_THREADS, thread_name_prefix="directory") as lookups,
+        ThreadPoolExecutor(_THREADS, thread_name_prefix="services") as calls,
+    ):
+        accounts = Accounts(directory, lookups, options.account_limits)
+        services = LocalServices(options.agent_socket, options.sessions_socket, calls)
+        front = AsyncSshFront(options.listen, _make_reception(options, accounts, services))
         port = await front.start()
         _log.info("ssh.ready", extra={"address": options.listen.bind, "port": port})
         await stop.wait()
@@ -60,12 +65,10 @@ async def _serve(options: SshFrontOptions, directory: Directory) -> int:
     return 0
 
 
-def _make_reception(
-    options: SshFrontOptions, directory: Directory, executor: ThreadPoolExecutor
-) -> FleetReception:
+def _make_reception(options: SshFrontOptions, accounts: Accounts, services: LocalServices) -> FleetReception:
     return FleetReception(
-        accounts=Accounts(directory, executor, options.account_limits),
-        services=LocalServices(options.agent_socket, options.sessions_socket, executor),
+        accounts=accounts,
+        services=services,
         site=options.site,
         audit=AuditFile(options.audit_file),
         limits=options.session_limits,

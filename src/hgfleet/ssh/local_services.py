@@ -22,7 +22,8 @@ from hgfleet.adapters.session_client import OpenSession, open_session
 from hgfleet.model.ids import CATALOGUE, AccountName, RepoPath
 from hgfleet.model.settings import RepoSettings, parse_repo_settings
 
-AGENT_SECONDS = 15.0
+QUESTION_SECONDS = 5.0  # for one try; a question is asked twice
+CHANGE_SECONDS = 20.0  # a change in doubt takes the agent a while to settle
 T = TypeVar("T")
 
 
@@ -43,9 +44,12 @@ class LocalServices:
         self, path: RepoPath, settings: RepoSettings, identity: AccountName, trace: str
     ) -> CatalogueChange:
         """Create a repository. Raises RejectedError, TransientError or InDoubtError."""
-        return await self._ask(
-            lambda agent: agent.create(path, settings.to_json(), identity=identity, trace=trace)
-        )
+
+        def create() -> CatalogueChange:
+            with LogAgentClient(self._agent_socket, CHANGE_SECONDS) as agent:
+                return agent.create(path, settings.to_json(), identity=identity, trace=trace)
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, create)
 
     async def wait_created(self, change: CatalogueChange, timeout_seconds: float) -> Visibility:
         """Wait until the mirrors in service show a change of the catalogue, or the time is over."""
@@ -62,7 +66,7 @@ class LocalServices:
         return await open_session(self._sessions_socket, request, streams)
 
     def _read_settings(self, bound: BoundPath) -> RepoSettings:
-        with LocalClient(self._sessions_socket, AGENT_SECONDS) as client:
+        with LocalClient(self._sessions_socket, CHANGE_SECONDS) as client:
             answer = client.call("catch_up", repository=bound.repository, partition=bound.partition)
             return parse_repo_settings(answer.header["settings"])
 
@@ -79,4 +83,4 @@ class LocalServices:
     def _take_client(self) -> LogAgentClient:
         with suppress(queue.Empty):
             return self._clients.get_nowait()
-        return LogAgentClient(self._agent_socket, AGENT_SECONDS)
+        return LogAgentClient(self._agent_socket, QUESTION_SECONDS)
