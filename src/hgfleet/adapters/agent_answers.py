@@ -83,6 +83,37 @@ class AppendRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptRequest:
+    """The whole state of a copy that is ahead of its log, which ends at (base_seq, base_digest).
+
+    `path` and `partition` are used where the log does not know the repository any more.
+    """
+
+    repository: RepoId
+    path: RepoPath
+    partition: Partition
+    base_seq: Seq
+    base_digest: Digest
+    body: Mapping[str, Json]  # of the `reset`
+    identity: str
+    trace: str
+    payload: PayloadRef
+    inline: bytes = field(default=b"", repr=False)
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return the request's header fields."""
+        fields = {name: getattr(self, name) for name in ("repository", "path", "partition", "base_seq")}
+        payload = {name: getattr(self.payload, name) for name in ("size_bytes", "sha256", "is_inline")}
+        return fields | {
+            "base_digest": self.base_digest,
+            "body": dict(self.body),
+            "identity": self.identity,
+            "trace": self.trace,
+            "payload": payload,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class AcceptedMessage:
     """A message that counts, for ever."""
 

@@ -22,6 +22,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from hgfleet.adapters.agent_answers import (
     AcceptedMessage,
+    AdoptRequest,
     AgentHello,
     AppendRequest,
     BoundPath,
@@ -57,6 +58,7 @@ from hgfleet.runtime import clock
 SETTLE_PAUSE_SECONDS = 0.02
 SETTLE_GRACE_SECONDS = 2.0  # for the answer to come after the agent's own deadline
 BLOB_SECONDS = 3600.0  # a blob may be as large as a whole repository
+ADOPT_SECONDS = 600.0  # it may append as many messages as the log has lost
 READ_BYTES = 4 * 1024 * 1024
 T = TypeVar("T")
 
@@ -177,6 +179,11 @@ class LogAgentClient:
         """Move a repository to another path. Raises RejectedError `repo.unknown`, `repo.exists`, …"""
         fields = {"path": path, "new_path": new_path, "identity": identity, "trace": trace}
         return parse_with(parse_catalogue_change, self._change("rename", fields))
+
+    def adopt(self, request: AdoptRequest) -> AcceptedMessage:
+        """Append the `reset` of a copy ahead of its log, and whatever the log lacks before it."""
+        frame = self._change("adopt", request.to_fields(), request.inline, ADOPT_SECONDS)
+        return parse_with(parse_outcome, frame)
 
     def state_publish(self, records: Mapping[str, Any]) -> Offset:
         """Publish records by key (None removes it), in order; return the offset after the last one."""

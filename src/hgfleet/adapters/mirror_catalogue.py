@@ -2,7 +2,8 @@
 
     paths(path PRIMARY KEY, repository)
     parked(repository PRIMARY KEY, reason)
-    meta(name PRIMARY KEY, value)           exposed_seq: the catalogue seq that paths shows
+    meta(name PRIMARY KEY, value)           exposed_seq: the catalogue seq that paths shows;
+                                            exposed_digest: that of the message there
 
 Promises: what was exposed of the catalogue changes in one transaction together with the seq it was exposed
 at; a reader sees the state before or after, never blocks the writer and is never blocked. Only the applier
@@ -18,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from hgfleet.errors import TransientError
-from hgfleet.model.ids import RepoId, RepoPath, Seq
+from hgfleet.model.ids import NO_DIGEST, Digest, RepoId, RepoPath, Seq
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS paths (path TEXT PRIMARY KEY, repository TEXT NOT NULL) WITHOUT ROWID;
@@ -26,6 +27,7 @@ CREATE TABLE IF NOT EXISTS parked (repository TEXT PRIMARY KEY, reason TEXT NOT 
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 _EXPOSED_SEQ = "exposed_seq"
+_EXPOSED_DIGEST = "exposed_digest"
 _BUSY_SECONDS = 5.0
 
 
@@ -54,19 +56,33 @@ class MirrorCatalogue:
         rows = self._file.execute("SELECT path, repository FROM paths")
         return {RepoPath(path): RepoId(repository) for path, repository in rows}
 
-    def replace(self, repository_by_path: Mapping[RepoPath, RepoId], seq: Seq) -> None:
+    def exposed_digest(self) -> Digest:
+        """Return the digest of the catalogue's message at that seq; "" when it is not known."""
+        row = self._file.execute("SELECT value FROM meta WHERE name = ?", (_EXPOSED_DIGEST,)).fetchone()
+        return Digest(str(row[0]) if row else "")
+
+    def replace(
+        self, repository_by_path: Mapping[RepoPath, RepoId], seq: Seq, digest: Digest = NO_DIGEST
+    ) -> None:
         """Serve exactly these paths, as of `seq`."""
         served = self.paths()
         gone = served.keys() - repository_by_path.keys()
         changed = {p: r for p, r in repository_by_path.items() if served.get(p) != r}
-        self.expose(gone, changed, seq)
+        self.expose(gone, changed, seq, digest)
 
-    def expose(self, gone: Iterable[RepoPath], bound: Mapping[RepoPath, RepoId], seq: Seq) -> None:
+    def expose(
+        self,
+        gone: Iterable[RepoPath],
+        bound: Mapping[RepoPath, RepoId],
+        seq: Seq,
+        digest: Digest = NO_DIGEST,
+    ) -> None:
         """Stop serving some paths and serve others, as of `seq`, at once."""
         with _translated(), _transaction(self._file):
             self._file.executemany("DELETE FROM paths WHERE path = ?", [(path,) for path in gone])
             self._file.executemany("INSERT OR REPLACE INTO paths VALUES (?, ?)", bound.items())
-            self._file.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_EXPOSED_SEQ, str(seq)))
+            exposed = [(_EXPOSED_SEQ, str(seq)), (_EXPOSED_DIGEST, digest)]
+            self._file.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", exposed)
 
     def parked(self) -> dict[RepoId, str]:
         """Return the repositories that are refused, with the reason."""

@@ -1,7 +1,7 @@
 """Which copies hold what the log has lost: the report of `hgfleet log adopt`.
 
-A log can be lost, cut or restored from a backup. Copies that are ahead of it, or that it contradicts, are
-left alone and refuse writes (`log.behind`) until a person decides what to append again, and from which copy.
+A log can be lost, cut or restored from a backup. Copies that are ahead of it are left alone and refuse writes
+(`log.behind`) until a person decides what to append again, and from which copy.
 
 Promises: compares every copy of this machine with the log, message by message where it must; changes nothing.
 Does not: append (hgext.adopt), or look at other machines.
@@ -13,38 +13,67 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from hgfleet.adapters.agent_answers import LastMessage
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.cli.copies import CopyState, read_copy
 from hgfleet.config.layout import FleetLayout
 from hgfleet.errors import RejectedError
 from hgfleet.model.ids import RepoId, parse_repo_id
-from hgfleet.model.message import decode_message
+from hgfleet.model.message import Kind, Message, decode_message
+
+_BRIDGES = frozenset({Kind.CREATED, Kind.VOID})  # they carry nothing that a copy's state could lack
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One copy against the log: `level`, `behind`, `ahead`, or `fork`: the log has another message there."""
+
+    host: str
+    seq: int
+    digest: str
+    standing: str
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
     """One repository of which the log has less than a copy; `path` is "" where nobody knows it."""
 
-    repository: RepoId
     path: str
+    repository: RepoId
+    partition: int
     log_seq: int
-    host: str  # of the copy to adopt: the newest one, the primary's among equals
-    seq: int  # at which that copy stands
-    digest: str
-    directory: str
-    others: tuple[str, ...]  # hosts whose copies stand elsewhere and will be built anew
+    copies: tuple[Standing, ...]
+    adopt: Standing | None  # the copy to adopt; None: `reason` says why there is none
+    is_known: bool  # the log has a path for it
+    reason: str = ""
+
+    @property
+    def appends(self) -> list[str]:
+        """What would be appended, in order."""
+        if self.adopt is None:
+            return []
+        first = [] if self.is_known else ["bind"]
+        created = [] if self.log_seq else ["created"]
+        voids = max(self.adopt.seq - max(self.log_seq, 1), 0)
+        return [*first, *created, *([f"{voids} void"] if voids else []), "reset"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self) | {"appends": self.appends}
 
 
 def find_lost(layout: FleetLayout, agent: LogAgentClient) -> list[Lost]:
     """Compare every copy with the log; the result is sorted by path."""
-    paths = _known_paths(layout, agent)
+    bound = {binding.repository: str(binding.path) for binding in agent.paths()[0]}
+    paths = _served_paths(layout) | _remembered_paths(agent) | bound
     found = [
         lost
         for repository, copies in _copies_by_repository(layout).items()
-        if (lost := _compare(agent, repository, copies, paths.get(repository, ""))) is not None
+        if (lost := _compare(agent, repository, copies, paths, bound)) is not None
     ]
     return sorted(found, key=lambda lost: (lost.path, lost.repository))
 
@@ -67,37 +96,82 @@ def _repositories(directory: Path) -> Iterator[RepoId]:
             continue
 
 
-def _compare(agent: LogAgentClient, repository: RepoId, copies: list[CopyState], path: str) -> Lost | None:
+def _compare(
+    agent: LogAgentClient,
+    repository: RepoId,
+    copies: list[CopyState],
+    paths: dict[RepoId, str],
+    bound: dict[RepoId, str],
+) -> Lost | None:
     last = agent.last(repository)
-    if last.is_deleted or all(_is_in_log(agent, repository, copy, last.seq) for copy in copies):
+    standings = tuple(_judge(agent, repository, copy, last) for copy in copies)
+    best = max(
+        (standing for standing in standings if standing.standing in {"ahead", "fork"}),
+        key=lambda standing: standing.seq,  # the first of equals: the primary's
+        default=None,
+    )
+    if best is None:
         return None
-    best = max(copies, key=lambda copy: copy.seq)  # the first of equals: the primary's
-    others = tuple(copy.host for copy in copies if copy.digest != best.digest)
-    return Lost(repository, path, last.seq, best.host, best.seq, best.digest, best.path, others)
+    path = paths.get(repository, "")
+    reason = _obstacle(agent, repository, best, last, path)
+    return Lost(
+        path=path,
+        repository=repository,
+        partition=last.partition if last.partition is not None else copies[0].partition,
+        log_seq=last.seq,
+        copies=standings,
+        adopt=None if reason else best,
+        is_known=repository in bound,
+        reason=reason,
+    )
 
 
-def _is_in_log(agent: LogAgentClient, repository: RepoId, copy: CopyState, log_seq: int) -> bool:
-    """Tell whether the message that a copy applied last is the log's at that seq."""
-    if copy.seq > log_seq:
-        return False
-    [message, *_] = agent.read(repository, copy.seq - 1, max_bytes=1).messages
-    return decode_message(message.wire).digest == copy.digest
+def _judge(agent: LogAgentClient, repository: RepoId, copy: CopyState, last: LastMessage) -> Standing:
+    if copy.seq > last.seq:
+        standing = "ahead"
+    elif _message_at(agent, repository, copy.seq).digest != copy.digest:
+        standing = "fork"
+    else:
+        standing = "level" if copy.seq == last.seq else "behind"
+    return Standing(copy.host, copy.seq, copy.digest, standing)
 
 
-def _known_paths(layout: FleetLayout, agent: LogAgentClient) -> dict[RepoId, str]:
-    """Return paths by repository: the mirrors' own catalogues, then the log's, which wins."""
-    paths = {
-        repository: path for mirror in layout.mirrors for path, repository in _served_paths(mirror.catalogue)
-    }
-    bound, _seq = agent.paths()
-    return paths | {binding.repository: str(binding.path) for binding in bound}
+def _obstacle(agent: LogAgentClient, repository: RepoId, best: Standing, last: LastMessage, path: str) -> str:
+    """Return why the copy cannot be adopted, "" when it can."""
+    if last.is_deleted:
+        return "the log says that it was deleted"
+    if last.parked:
+        return f"its messages in the log cannot be read on: {last.parked}"
+    if not path:
+        return "nobody knows its path"
+    if any(message.envelope.kind not in _BRIDGES for message in _messages(agent, repository, best.seq - 1)):
+        return "the log has other changes than its copies"
+    return ""
 
 
-def _served_paths(catalogue: Path) -> Iterable[tuple[str, RepoId]]:
+def _message_at(agent: LogAgentClient, repository: RepoId, seq: int) -> Message:
+    return decode_message(agent.read(repository, seq - 1, max_bytes=1).messages[0].wire)
+
+
+def _messages(agent: LogAgentClient, repository: RepoId, seq: int) -> Iterator[Message]:
+    while messages := agent.read(repository, seq).messages:
+        yield from (decode_message(message.wire) for message in messages)
+        seq = messages[-1].seq
+
+
+def _remembered_paths(agent: LogAgentClient) -> dict[RepoId, str]:
+    """Return what the log agent remembers of logs before this one."""
+    return {RepoId(lost["repository"]): str(lost["path"]) for lost in agent.status()["lost"]}
+
+
+def _served_paths(layout: FleetLayout) -> dict[RepoId, str]:
+    """Return what the mirrors serve."""
+    rows = (row for mirror in layout.mirrors for row in _catalogue_rows(mirror.catalogue))
+    return {RepoId(repository): path for path, repository in rows}
+
+
+def _catalogue_rows(catalogue: Path) -> Iterable[tuple[str, str]]:
     if not catalogue.exists():
         return []
     with closing(sqlite3.connect(f"{catalogue.absolute().as_uri()}?mode=ro", uri=True)) as file:
-        return [
-            (path, RepoId(repository))
-            for path, repository in file.execute("SELECT path, repository FROM paths")
-        ]
+        return list(file.execute("SELECT path, repository FROM paths"))

@@ -29,6 +29,7 @@ class CopyState:
     exposed_seq: int
     digest: str
     fingerprint: dict[str, Any]
+    partition: int
 
 
 def read_copy(host: HostLayout, repository: RepoId, *, is_primary: bool) -> CopyState:
@@ -44,6 +45,7 @@ def read_copy(host: HostLayout, repository: RepoId, *, is_primary: bool) -> Copy
         exposed_seq=exposed,
         digest=str(applied.get("digest", "")),
         fingerprint=dict(applied.get("fingerprint") or {}),
+        partition=int(applied.get("partition", 0)),
     )
 
 

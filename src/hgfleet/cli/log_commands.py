@@ -1,13 +1,13 @@
-"""`hgfleet log`: look at the replication log.
+"""`hgfleet log`: look at the replication log, and give it back what it has lost.
 
-Promises: reading never changes anything; a message that cannot be read is shown as such, not skipped.
+Promises: reading never changes anything, and `adopt` reports unless it is told to act; a message that
+cannot be read is shown as such, not skipped.
 Does not: judge which messages of a partition count: with a repository's path only those that do are shown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,17 +15,19 @@ import click
 
 from hgfleet.adapters.agent_answers import Advanced, LogSnapshot, MessageBatch, RawRecord
 from hgfleet.adapters.agent_client import LogAgentClient
-from hgfleet.cli.adoption import find_lost
+from hgfleet.cli.adopt_process import run_adopt
+from hgfleet.cli.adoption import Lost, find_lost
 from hgfleet.cli.fleet import Fleet, fleet_options
 from hgfleet.cli.output import json_option, print_json, print_table
-from hgfleet.errors import PoisonError
+from hgfleet.cli.process_command import process_command
+from hgfleet.errors import PoisonError, TransientError
 from hgfleet.model.ids import CATALOGUE, RepoId, Seq, parse_repo_path
 from hgfleet.model.message import Message, Topic, decode_message
 
 
 @click.group("log")
 def log_group() -> None:
-    """Look at the replication log."""
+    """Look at the replication log, and give it back what it has lost."""
 
 
 @log_group.command("show")
@@ -48,22 +50,6 @@ def show_log(path: str | None, topic: str, partition: int | None, fleet: Fleet, 
             click.echo(_format(row))
 
 
-@log_group.command("adopt")
-@fleet_options
-@json_option
-def report_lost(fleet: Fleet, *, as_json: bool) -> None:
-    """Report repositories of which the log has less than a copy, and which copy has most."""
-    with fleet.agent() as agent:
-        lost = find_lost(fleet.layout, agent)
-    if as_json:
-        print_json([asdict(found) for found in lost])
-    elif not lost:
-        click.echo("no copy is ahead of the log")
-    else:
-        rows = [(f.path or "?", f.repository, f.log_seq, f.seq, f.host, ",".join(f.others)) for f in lost]
-        print_table(("path", "repository", "log seq", "copy seq", "copy", "to be built anew"), rows)
-
-
 @log_group.command("tail")
 @click.argument("path", required=False)
 @fleet_options
@@ -79,6 +65,63 @@ def tail_log(path: str | None, fleet: Fleet) -> None:
                     seq_by_repository[CATALOGUE] = event.catalogue_seq
                 elif wanted in (None, event.repository):
                     _print_advance(agent, event, seq_by_repository)
+
+
+@log_group.command("adopt")
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option("--yes", is_flag=True, help="do it")
+@fleet_options
+@json_option
+def adopt_copies(paths: tuple[str, ...], fleet: Fleet, *, yes: bool, as_json: bool) -> None:
+    """Report the repositories whose copies are ahead of the log, and append their state with --yes.
+
+    All of them, or those at the given PATHs.
+    """
+    with fleet.agent() as agent:
+        found = [lost for lost in find_lost(fleet.layout, agent) if not paths or lost.path in paths]
+        adopted = _adopt_all(fleet, agent, found) if yes else {}
+    if as_json:
+        print_json([lost.to_json() | {"adopted_seq": adopted.get(lost.repository)} for lost in found])
+    else:
+        _print_lost(found, adopted)
+
+
+def _adopt_all(fleet: Fleet, agent: LogAgentClient, found: list[Lost]) -> dict[RepoId, int]:
+    """Adopt each; return the seqs of the resets."""
+    if not agent.hello().is_serving:
+        raise TransientError("log.not-serving", "this host does not accept changes", hint="try again soon")
+    effective = fleet.layout.effective_config
+    config_path = effective if effective.exists() else fleet.place.config_path
+    command = process_command("adopt", config=config_path, directory=fleet.place.directory, name="adopt")
+    adopted = {lost.repository: run_adopt(command, lost) for lost in found if lost.adopt is not None}
+    for repository in adopted:
+        partition = agent.last(repository).partition
+        with fleet.sessions() as sessions:
+            sessions.call("catch_up", repository=repository, partition=partition)
+    return adopted
+
+
+def _print_lost(found: list[Lost], adopted: dict[RepoId, int]) -> None:
+    if not found:
+        click.echo("no copy is ahead of the log")
+        return
+    rows = [
+        (
+            lost.path or lost.repository,
+            lost.log_seq,
+            ", ".join(f"{copy.host} {copy.seq} {copy.standing}" for copy in lost.copies),
+            lost.adopt.host if lost.adopt else "-",
+            f"done: {adopted[lost.repository]}" if lost.repository in adopted else _plan(lost),
+        )
+        for lost in found
+    ]
+    print_table(("repository", "log seq", "copies", "adopt", "append"), rows)
+    if not adopted:
+        click.echo("nothing was appended; --yes does it")
+
+
+def _plan(lost: Lost) -> str:
+    return lost.reason or ", ".join(lost.appends)
 
 
 def repository_messages(agent: LogAgentClient, path: str) -> Iterator[dict[str, Any]]:

@@ -256,6 +256,13 @@ def run_import_process(start: Start) -> int:
     return import_process.run_import_process(start.layout, start.repository, start.source)
 
 
+def run_adopt_process(start: Start) -> int:
+    """Adopt one copy, which needs Mercurial."""
+    from hgfleet.cli import adopt_process
+
+    return adopt_process.run_adopt_process(start.layout, start.source)
+
+
 ROLES: dict[str, Callable[[Start], int]] = {
     "log-agent": run_log_agent_process,
     "sessions": run_sessions_process,
@@ -267,6 +274,7 @@ ROLES: dict[str, Callable[[Start], int]] = {
     "coordinator": run_coordinator_process,
     "admin": run_admin_process,
     "import": run_import_process,
+    "adopt": run_adopt_process,
 }
 
 
@@ -306,7 +314,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--name", default="", help="what the log lines call this process")
     parser.add_argument("--mirror", default="", help="the mirror that this process works for")
     parser.add_argument("--repository", default="", help="the repository to import into")
-    parser.add_argument("--source", default="", help="what to import")
+    parser.add_argument("--source", default="", help="what to import, or to adopt")
     return parser.parse_args()
 
 

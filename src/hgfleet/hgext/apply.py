@@ -11,31 +11,38 @@ Does not: fetch messages, judge whether they count, or expose anything.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mercurial import changegroup, encoding, phases
-from mercurial.node import bin as to_bin
-
+from hgfleet.adapters import view_files
 from hgfleet.errors import PoisonError
-from hgfleet.hgext import binding, creation, fingerprint, generations, journal, markers, seqfile, steps
-from hgfleet.hgext.capture import SOURCE
+from hgfleet.hgext import (
+    binding,
+    copies,
+    creation,
+    fingerprint,
+    generations,
+    journal,
+    pushlog,
+    sections,
+    seqfile,
+    steps,
+)
 from hgfleet.hgext.copies import Copy
 from hgfleet.hgext.push_errors import MISFITS
+from hgfleet.hgext.sections import FetchBlob
 from hgfleet.hgext.seqfile import SeqState
-from hgfleet.model import payload
 from hgfleet.model.acceptance import check_next
-from hgfleet.model.ids import Digest, Node, Partition, Position
+from hgfleet.model.adoption import parse_adopted, since_reset
+from hgfleet.model.ids import Partition, Position
 from hgfleet.model.message import Envelope, Kind, Message
-from hgfleet.model.payload import PastPush, PhaseChanges, Source, Tag
+from hgfleet.model.payload import PastPush, Tag
 from hgfleet.model.settings import parse_repo_settings
-from hgfleet.model.state import parse_fingerprint
+from hgfleet.model.state import Fingerprint, parse_fingerprint
 
-FetchBlob = Callable[[Digest], AbstractContextManager[Path]]
 OnApplied = Callable[[Any, SeqState], None]
 Step = tuple[Message, Position]  # a message and the position after it
 
@@ -57,7 +64,7 @@ def apply_messages(
     the blob. Raises PoisonError, what `fetch_blob` raises, or OSError (the disk): the copy then has `state`
     up to a whole message.
     """
-    for run in _runs(messages, is_each_alone):
+    for run in _runs(since_reset(messages), is_each_alone):
         _apply_run(copy, partition, run, fetch_blob, on_applied)
     state = copy.state
     if state is None:
@@ -94,9 +101,7 @@ def _apply_run(
         case Kind.DELETED:
             _delete(copy, *run[0])
         case Kind.RESET:
-            raise _poison(
-                run[0][0].envelope, "message.unsupported", "this release cannot replace a repository's state"
-            )
+            _reset(copy, partition, run[0], fetch_blob, on_applied)
         case _:
             _apply_in_repository(copy, run, fetch_blob, on_applied)
 
@@ -119,6 +124,10 @@ def _create(
         settings=parse_repo_settings(envelope.body.get("settings")),
     )
     generations.create_next(copy.directory, lambda root: creation.create_repository(root, state))
+    _tell(copy, state, on_applied)
+
+
+def _tell(copy: Copy, state: SeqState, on_applied: OnApplied | None) -> None:
     if on_applied is not None:
         repo = copy.repo
         with binding.of(repo).applying(), repo.lock():
@@ -133,6 +142,80 @@ def _delete(copy: Copy, message: Message, position: Position) -> None:
     last = state.advanced(seq=message.envelope.seq, digest=message.digest, position=position)
     copy.forget()
     generations.remove(copy.directory, last)
+
+
+def _reset(
+    copy: Copy, partition: Partition, step: Step, fetch_blob: FetchBlob, on_applied: OnApplied | None
+) -> None:
+    """Make the copy what the message carries: by name, when it is that already, else in a new generation."""
+    envelope, state = step[0].envelope, copy.state
+    if state is not None and (state.repository != envelope.repository or not copy.is_present):
+        raise _poison(envelope, "message.gap", "no copy of this repository can be replaced here")
+    adopted = parse_adopted(envelope.body)
+    if (
+        state is not None
+        and adopted is not None
+        and (state.seq, state.digest) == (adopted.seq, adopted.digest)
+    ):
+        _rebind(copy, partition, step, on_applied)
+        return
+    root = generations.current_root(copy.directory)
+    if root is not None and view_files.read_exposed(root / ".hg") is not None:
+        # Its readers are moved from state to state together, and by whoever drives this copy: built beside.
+        raise _poison(envelope, "copy.replaced", "the log has replaced the state that this copy shows")
+    _build(copy, partition, step, fetch_blob)
+    _tell(copy, _state_after(step, partition, _parse_fingerprint(envelope)), on_applied)
+
+
+def _rebind(copy: Copy, partition: Partition, step: Step, on_applied: OnApplied | None) -> None:
+    """Take over the message's place in the log: the copy has its state."""
+    repo = copy.repo
+    bound = binding.of(repo)
+    with _quiet(repo), bound.applying(), repo.lock():
+        journal.recover_abandoned(repo)
+        with repo.transaction(b"hgfleet-apply") as tr:
+            state = _state_after(step, partition, _verify(repo, tr, step[0].envelope))
+            steps.commit_state(tr, state)
+            bound.faults.reach("apply-before-close")
+        creation.configure(repo, state.settings)
+        if on_applied is not None:
+            on_applied(repo, state)
+
+
+def _build(copy: Copy, partition: Partition, step: Step, fetch_blob: FetchBlob) -> None:
+    """Fill a new generation and put it in use; the one before stays, for a person to look into."""
+
+    def build(root: Path) -> None:
+        creation.create_repository(root, SeqState(step[0].envelope.repository, partition))
+        repo = copies.open_repository(copy.ui, root)
+        with _quiet(repo), binding.of(repo).applying(), repo.lock():
+            _fill(repo, partition, step, fetch_blob)
+
+    generations.create_next(copy.directory, build)
+    copy.forget()
+
+
+def _fill(repo: Any, partition: Partition, step: Step, fetch_blob: FetchBlob) -> None:
+    envelope = step[0].envelope
+    with repo.transaction(b"hgfleet-apply") as tr:
+        files = _apply_payload(repo, tr, step[0], fetch_blob).files
+        for tag, name in ((Tag.PUSHERS, pushlog.PUSHERS_NAME), (Tag.PUSHLOG, pushlog.NAME)):
+            if files.get(tag):  # nobody has this generation yet: no transaction need undo it
+                (binding.of(repo).store / name).write_bytes(files[tag])
+        steps.commit_state(tr, _state_after(step, partition, _verify(repo, tr, envelope)))
+
+
+def _state_after(step: Step, partition: Partition, fingerprint_after: Fingerprint) -> SeqState:
+    (message, position), envelope = step, step[0].envelope
+    return SeqState(
+        repository=envelope.repository,
+        partition=partition,
+        seq=envelope.seq,
+        digest=message.digest,
+        position=position,
+        fingerprint=fingerprint_after,
+        settings=parse_repo_settings(envelope.body.get("settings")),
+    )
 
 
 # ---- kinds that change a repository
@@ -213,8 +296,12 @@ def _check_follows(state: SeqState, message: Message) -> None:
     check_next(state, message)
 
 
-def _verify(repo: Any, tr: Any, envelope: Envelope) -> Any:
-    expected = parse_fingerprint(envelope.body.get("fingerprint"))
+def _parse_fingerprint(envelope: Envelope) -> Fingerprint:
+    return parse_fingerprint(envelope.body.get("fingerprint"))
+
+
+def _verify(repo: Any, tr: Any, envelope: Envelope) -> Fingerprint:
+    expected = _parse_fingerprint(envelope)
     found = fingerprint.take(repo, steps.pushes_after(repo, tr), tr)
     if found != expected:
         parts = ", ".join(
@@ -229,81 +316,20 @@ def _verify(repo: Any, tr: Any, envelope: Envelope) -> Any:
 
 def _apply_push(repo: Any, tr: Any, message: Message, fetch_blob: FetchBlob) -> None:
     first_rev = len(repo.changelog)
-    with _open_payload(message, fetch_blob) as source:
+    brought = _apply_payload(repo, tr, message, fetch_blob)
+    if brought.files:
+        raise _poison(message.envelope, "payload.misfit", "a push that brings a whole pushlog")
+    _add_rows(repo, tr, message.envelope, first_rev, brought.past)
+
+
+def _apply_payload(repo: Any, tr: Any, message: Message, fetch_blob: FetchBlob) -> sections.Pushlog:
+    with sections.open_payload(message, fetch_blob) as source:
         try:
-            past = _apply_sections(repo, tr, source, first_rev)
+            return sections.apply_sections(repo, tr, source)
         except MISFITS as exc:
             raise _poison(
                 message.envelope, "payload.misfit", "the payload does not fit this copy", reason=str(exc)
             ) from exc
-    _add_rows(repo, tr, message.envelope, first_rev, past)
-
-
-@contextmanager
-def _open_payload(message: Message, fetch_blob: FetchBlob) -> Iterator[Source]:
-    ref = message.envelope.payload
-    if ref.is_inline:
-        yield io.BytesIO(message.payload)
-        return
-    with fetch_blob(ref.sha256) as path, path.open("rb") as file:
-        yield file
-
-
-def _apply_sections(repo: Any, tr: Any, source: Source, first_rev: int) -> tuple[PastPush, ...]:
-    """Apply the payload; return the pushes that it says its changesets came by, usually none."""
-    moved = PhaseChanges()
-    past: tuple[PastPush, ...] = ()
-    for tag, stream in payload.read_sections(source):
-        match tag:
-            case Tag.CHANGEGROUP:
-                _apply_changegroup(repo, tr, stream)
-            case Tag.PHASES:
-                moved = payload.read_phases(stream)
-                apply_phases(repo, tr, moved, first_rev)
-            case Tag.BOOKMARKS:
-                apply_bookmarks(repo, tr, payload.read_bookmarks(stream))
-            case Tag.OBSMARKERS:
-                markers.add_raw(repo, tr, *payload.read_obsmarkers(stream))
-            case Tag.PUSHES:
-                past = payload.read_pushes(stream)
-    if sum(length for _, length in moved.added) != len(repo.changelog) - first_rev:
-        raise PoisonError("payload.misfit", "phases are not those of the added changesets")
-    return past
-
-
-def _apply_changegroup(repo: Any, tr: Any, stream: payload.SectionStream) -> None:
-    version = payload.read_changegroup_version(stream)
-    unpacker = changegroup.getunbundler(version, stream, b"UN")
-    unpacker.apply(repo, tr, SOURCE, b"hgfleet:", targetphase=phases.public)
-
-
-def apply_phases(repo: Any, tr: Any, changes: PhaseChanges, first_rev: int) -> None:
-    """Set the final phases: first all up to them, which carries descendants along, then all down to them."""
-    nodes_by_phase = _nodes_by_phase(repo, changes, first_rev)
-    for phase, nodes in sorted(nodes_by_phase.items()):
-        if phase != phases.public:
-            phases.retractboundary(repo, tr, phase, nodes)
-    for phase, nodes in sorted(nodes_by_phase.items()):
-        phases.advanceboundary(repo, tr, phase, nodes)
-
-
-def _nodes_by_phase(repo: Any, changes: PhaseChanges, first_rev: int) -> dict[int, list[bytes]]:
-    node = repo.changelog.node
-    nodes_by_phase = {phase: [to_bin(each) for each in nodes] for phase, nodes in changes.moved.items()}
-    rev = first_rev
-    for phase, length in changes.added:
-        nodes_by_phase.setdefault(phase, []).extend(node(each) for each in range(rev, rev + length))
-        rev += length
-    return nodes_by_phase
-
-
-def apply_bookmarks(repo: Any, tr: Any, node_by_name: dict[str, Node | None]) -> None:
-    """Move bookmarks; None deletes."""
-    changes = [
-        (encoding.tolocal(name.encode("utf-8")), to_bin(node) if node else None)
-        for name, node in node_by_name.items()
-    ]
-    repo._bookmarks.applychanges(repo, tr, changes)
 
 
 def _add_rows(repo: Any, tr: Any, envelope: Envelope, first_rev: int, past: tuple[PastPush, ...]) -> None:

@@ -24,7 +24,7 @@ from mercurial import error
 
 from hgfleet.adapters import view_files
 from hgfleet.errors import FleetError, InvariantError, PoisonError, TransientError
-from hgfleet.hgext import apply, binding, generations, journal, local_ui, state_digest
+from hgfleet.hgext import apply, binding, generations, journal, local_ui, sections, state_digest
 from hgfleet.hgext.copies import Copy
 from hgfleet.hgext.seqfile import SeqState
 from hgfleet.hgext.views import make_view
@@ -231,7 +231,7 @@ def _parse_messages(items: list[dict[str, int]], body: bytes) -> list[tuple[Mess
     return messages
 
 
-def _blobs_in(directory: Path) -> apply.FetchBlob:
+def _blobs_in(directory: Path) -> sections.FetchBlob:
     """Find blobs where the applier has put what the messages name."""
 
     @contextmanager

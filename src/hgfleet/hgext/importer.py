@@ -26,7 +26,6 @@ from mercurial.utils import urlutil
 
 from hgfleet.errors import NOTHING_CHANGED, InDoubtError, RejectedError
 from hgfleet.hgext import (
-    apply,
     binding,
     capture,
     copies,
@@ -35,6 +34,7 @@ from hgfleet.hgext import (
     markers,
     push_errors,
     recovery,
+    sections,
     steps,
 )
 from hgfleet.hgext.capture import SOURCE
@@ -213,9 +213,9 @@ def _fill_in_transaction(origin: Any, target: Any, tr: Any) -> None:
         chunks = util.chunkbuffer(capture.changegroup_chunks(origin, version, 0, count))
         unpacker = changegroup.getunbundler(version, chunks, b"UN")
         unpacker.apply(target, tr, SOURCE, b"hgfleet-import:", expectedtotal=count)
-        apply.apply_phases(target, tr, PhaseChanges(tuple(_phases(origin, count))), 0)
+        sections.apply_phases(target, tr, PhaseChanges(tuple(_phases(origin, count))), 0)
         steps.take_over_pushes(tr, tuple(_pushes(origin, count)))
-    apply.apply_bookmarks(target, tr, _bookmarks(origin))
+    sections.apply_bookmarks(target, tr, _bookmarks(origin))
     obsstore = origin.svfs.tryread(b"obsstore")
     if len(obsstore) > 1:
         markers.add_raw(target, tr, obsstore[0], obsstore[1:])

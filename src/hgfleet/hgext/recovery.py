@@ -20,17 +20,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hgfleet.errors import FleetError, PoisonError, RejectedError, TransientError
-from hgfleet.hgext import apply, binding, fingerprint, journal, lock_guard, push_errors, pushlog, seqfile
+from hgfleet.hgext import (
+    apply,
+    binding,
+    fingerprint,
+    generations,
+    journal,
+    lock_guard,
+    push_errors,
+    pushlog,
+    sections,
+    seqfile,
+)
 from hgfleet.hgext.append import Base
 from hgfleet.hgext.binding import Binding
 from hgfleet.hgext.copies import Copy
 from hgfleet.hgext.seqfile import SeqState
+from hgfleet.model.adoption import since_reset
 from hgfleet.model.ids import Digest, Partition, RepoId
-from hgfleet.model.message import decode_message
+from hgfleet.model.message import Envelope, Kind, decode_message
 
 if TYPE_CHECKING:
     from hgfleet.adapters.agent_answers import LastMessage
     from hgfleet.adapters.agent_client import LogAgentClient
+
+
+_REPLACED = "repo.replaced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +106,12 @@ def check_under_lock(repo: Any) -> None:
 
 
 def _current_base(repo: Any, bound: Binding) -> Base:
-    state = _consistent_state(repo, bound)
+    state = consistent_state(repo, bound)
     last = bound.agent.last(state.repository)
     _refuse_unless_fit(state, last)
     if state.seq < last.seq:
         state = _catch_up(_copy_of(repo, bound), last, bound.agent)
+        _require_in_use(bound)
     if last.serving_epoch == 0:
         raise TransientError("log.standby", "this host's log agent does not accept changes")
     return Base(state, last.serving_epoch)
@@ -134,11 +150,11 @@ def _catch_up_locked(copy: Copy) -> None:
     with repo.lock():
         if not bound.is_checked:  # a mirror's lock asks nobody
             check_under_lock(repo)
-        if bound.refusal is not None:
+        if bound.refusal is not None and bound.refusal.code != _REPLACED:
             raise bound.refusal
 
 
-def _consistent_state(repo: Any, bound: Binding) -> SeqState:
+def consistent_state(repo: Any, bound: Binding) -> SeqState:
     """Return the state that the seq file names; raise when the repository is another than it says."""
     state = seqfile.read(bound.root)
     if state is None:
@@ -154,6 +170,13 @@ def _consistent_state(repo: Any, bound: Binding) -> SeqState:
             differs=parts,
         )
     return state
+
+
+def _require_in_use(bound: Binding) -> None:
+    """Refuse to write into a generation that a `reset` has just replaced; the next session has the new."""
+    root = generations.current_root(bound.directory)
+    if root is None or root.name != bound.root.name:
+        raise TransientError(_REPLACED, "the repository's state was replaced", hint="pull, and push again")
 
 
 def _refuse_unless_fit(state: SeqState, last: LastMessage) -> None:
@@ -189,10 +212,10 @@ def _catch_up(copy: Copy, last: LastMessage, agent: LogAgentClient) -> SeqState:
     seq = state.seq if state is not None else 0
     while seq < last.seq:
         batch = agent.read(_known(repository, copy), seq)
-        steps = [(decode_message(message.wire), message.position) for message in batch.messages]
+        steps = since_reset([(decode_message(message.wire), message.position) for message in batch.messages])
         if not steps:
             raise TransientError("log.unreadable", "the log has messages that it does not give")
-        _refuse_fork(state, steps[0][0].envelope.parent, last)
+        _refuse_fork(state, steps[0][0].envelope, last)
         state = apply.apply_messages(copy, partition, steps, blob_fetcher(copy, agent))
         seq = state.seq
     return _present(copy)
@@ -202,12 +225,13 @@ def _known(repository: RepoId | None, copy: Copy) -> RepoId:
     return repository if repository is not None else RepoId(copy.directory.name)
 
 
-def _refuse_fork(state: SeqState | None, parent: Digest, last: LastMessage) -> None:
-    if state is not None and parent != state.digest:
+def _refuse_fork(state: SeqState | None, following: Envelope, last: LastMessage) -> None:
+    is_replaced = following.kind is Kind.RESET
+    if state is not None and not is_replaced and following.parent != state.digest:
         raise _behind(state, last)
 
 
-def blob_fetcher(copy: Copy, agent: LogAgentClient) -> apply.FetchBlob:
+def blob_fetcher(copy: Copy, agent: LogAgentClient) -> sections.FetchBlob:
     """Return the way to get blobs through the log agent, into a file that is deleted after use."""
 
     @contextmanager

@@ -42,6 +42,8 @@ class Tag(IntEnum):
     BOOKMARKS = 3  # JSON: {name: 40-hex, or null when deleted}
     OBSMARKERS = 4  # one byte: the obsstore's format version; then what the change appended to the obsstore
     PUSHES = 5  # JSON, see PastPush: only where a repository is taken over with its pushlog
+    PUSHERS = 6  # of a `reset` only, as the following: the pushlog's two files as they are
+    PUSHLOG = 7
 
 
 class Source(Protocol):
@@ -122,6 +124,10 @@ class PayloadWriter:
     def write_pushes(self, pushes: Iterable[PastPush]) -> None:
         """Write the pushes that the added changesets came by, in order."""
         self._write_json(Tag.PUSHES, {"pushes": [[push.count, push.at, push.pusher] for push in pushes]})
+
+    def write_file(self, tag: Tag, data: bytes) -> None:
+        """Write a file that is taken over as it is."""
+        self.write(tag, (data,))
 
     def close(self) -> None:
         """End the payload; the target stays open."""
@@ -262,6 +268,11 @@ def _parse_past_push(item: object) -> PastPush:
     if count < 1 or "\n" in pusher:
         raise _damaged("a past push is out of range")
     return PastPush(count, at, pusher)
+
+
+def read_file(stream: SectionStream) -> bytes:
+    """Return a section that is a file as it is."""
+    return _read_small(stream)
 
 
 def _parse_run(run: object) -> tuple[int, int]:

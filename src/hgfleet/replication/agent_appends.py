@@ -1,8 +1,9 @@
 """Hands messages to the log and tells what became of them, once that can no longer change.
 
 Promises: an outcome comes from the log alone, read back (model.settlement). An append that the log did not
-answer for is asked about with `void` messages (in the catalogue with the same bytes) until it is settled,
-whether anybody waits for it or not; until then nothing else is handed over for that repository.
+answer for is asked about with `void` messages (in the catalogue, and where several go together, with the same
+bytes) until it is settled, whether anybody waits for it or not; until then nothing else is handed over for
+that repository.
 Does not: check who may append, or build the messages of changes.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -60,7 +62,7 @@ class Result:
 class _Awaited:
     future: asyncio.Future[Result]
     at: float
-    record: NewRecord
+    records: list[NewRecord]  # the last one is the append itself; the others go before it
 
 
 class AppendDesk:
@@ -74,19 +76,24 @@ class AppendDesk:
         self._tasks: set[asyncio.Task[None]] = set()
         view.listeners.on_settled.append(self._note_settled)
 
-    def hand_over(self, place: Place, message: Message) -> asyncio.Future[Result]:
+    def hand_over(
+        self, place: Place, message: Message, before: Sequence[Message] = ()
+    ) -> asyncio.Future[Result]:
         """Hand a message over; the future is done when it is settled, which may take for ever.
+
+        `before` are messages of the same repository that go into the log with it and lead up to it.
 
         Raises RejectedError `append.unreadable` for what no reader would take, TransientError `log.unsettled`
         when the repository waits for an earlier one. Between checking the message's base and this call
         nothing may be awaited.
         """
         append, record = handed_over(message), _record(place, message)
+        records = [*(_record(place, earlier) for earlier in before), record]
         self._view.appends[place].begin(append)
         self._view.expect(record.value, message)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._results[place, append.repository] = _Awaited(future, message.envelope.at, record)
-        self._io.append([record]).add_done_callback(partial(self._note_answer, place, append))
+        self._results[place, append.repository] = _Awaited(future, message.envelope.at, records)
+        self._io.append(records).add_done_callback(partial(self._note_answer, place, append))
         return future
 
     def unsettled(self, place: Place, repository: RepoId) -> asyncio.Future[Result] | None:
@@ -122,11 +129,12 @@ class AppendDesk:
     async def _ask(self, place: Place, append: HandedOver) -> None:
         """Make the log answer: whatever takes the append's seq settles it."""
         self._view.appends[place].leave_unanswered(append.repository)
-        record = self._results[place, append.repository].record
-        question = record if place == CATALOGUE_PLACE else _record(place, self._void(append))
+        records = self._results[place, append.repository].records
+        is_repeated = place == CATALOGUE_PLACE or len(records) > 1  # a `void` there would leave a gap
+        questions = records if is_repeated else [_record(place, self._void(append))]
         while self._is_open(place, append):
             with suppress(TransientError, InDoubtError):
-                await self._io.append([question])
+                await self._io.append(questions)
             await self._view.until(lambda: not self._is_open(place, append), VOID_SECONDS)
 
     def _void(self, append: HandedOver) -> Message:
@@ -151,7 +159,7 @@ class AppendDesk:
     def _resolve(self, place: Place, settled: Settled, error: TransientError | None) -> None:
         repository = settled.append.repository
         awaited = self._results.pop((place, repository))
-        self._view.expect_no_more(awaited.record.value)
+        self._view.expect_no_more(awaited.records[-1].value)
         awaited.future.set_result(Result(settled, self._view.head(repository), awaited.at, error))
 
     def _note_end(self, task: asyncio.Task[None]) -> None:

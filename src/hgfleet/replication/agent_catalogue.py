@@ -99,6 +99,12 @@ class CatalogueDesk:
         await asyncio.wait({deletion}, timeout=DELETED_WAIT_SECONDS)
         return changed
 
+    async def rebind(self, binding: Binding, author: Author, wait_seconds: float) -> Changed:
+        """Bind the path of a repository that the log has lost, first of all; errors as create()."""
+        self._primary.require_catalogue()
+        self._view.catalogue.check_new_path(binding.path)
+        return await self._finish(self._bind(binding, author), wait_seconds)
+
     async def rename(self, path: str, new_path: str, author: Author, wait_seconds: float) -> Changed:
         """Move the repository at a path to another; errors as of create()."""
         self._primary.require_catalogue()

@@ -59,12 +59,12 @@ class ChangeDesk:
         done, _ = await asyncio.wait({future}, timeout=max(0.0, ends_at - clock.monotonic()))
         if not done:
             return {"outcome": "in_doubt", "reason": self._parts.io.last_error or "the log did not answer"}
-        return await self._answer(future.result())
+        return await self.answer(future.result())
 
     async def _hand_over(self, change: Change, ends_at: float) -> asyncio.Future[Result]:
         """Check and hand over. Raises RejectedError or TransientError: nothing was handed over."""
         self._check_kind(change)
-        await self._check_payload(change)
+        await self.check_payload(change.payload, change.inline)
         await reach(self._faults, "agent-before-append")
         partition = self._partition(change.repository)
         await self._wait_for_turn(partition, change.repository, ends_at)
@@ -82,11 +82,10 @@ class ChangeDesk:
         if change.kind not in SESSION_KINDS:
             raise RejectedError("append.kind", "no session appends messages of this kind", kind=change.kind)
 
-    async def _check_payload(self, change: Change) -> None:
+    async def check_payload(self, payload: PayloadRef, inline: bytes) -> None:
         """Check that the payload is where the message says: one that is nowhere would park every mirror."""
-        payload = change.payload
         if payload.is_inline:
-            if len(change.inline) > self._parts.options.inline_limit_bytes:
+            if len(inline) > self._parts.options.inline_limit_bytes:
                 raise RejectedError("append.too-large", "the payload is too large for the log itself")
             return
         loop = asyncio.get_running_loop()
@@ -115,7 +114,8 @@ class ChangeDesk:
         if self._view.catalogue.path_of(repository) is None:
             raise RejectedError("repo.unknown", "the repository was deleted", status=404)
 
-    async def _answer(self, result: Result) -> dict[str, Any]:
+    async def answer(self, result: Result) -> dict[str, Any]:
+        """Return the answer's fields for what became of an append."""
         if not result.is_accepted:
             return _refused(result.refusal())
         try:

@@ -18,6 +18,7 @@ from hgfleet.model.catalogue import Binding
 from hgfleet.model.ids import CATALOGUE, Digest, Epoch, Offset, Partition, RepoId, Seq
 from hgfleet.model.message import Topic
 from hgfleet.ports.replication_log import NewRecord
+from hgfleet.replication.agent_adoption import Adoption, AdoptionDesk
 from hgfleet.replication.agent_catalogue import Author, Changed, log_behind
 from hgfleet.replication.agent_changes import Change, ChangeDesk
 from hgfleet.replication.agent_fields import RequestFields
@@ -42,12 +43,14 @@ class Requests:
         self._options = parts.options
         self._view = parts.view
         self._changes = ChangeDesk(parts)
+        self._adoptions = AdoptionDesk(parts, self._changes)
         self._followers = Followers(parts.view)
         self._state = StateStreams(parts.view, parts.options.log, parts.pool)
         self._operations: dict[str, Operation] = {
             "hello": self._hello,
             "last": self._last,
             "append": self._append,
+            "adopt": self._adopt,
             "read": self._read,
             "catalogue": self._read_catalogue,
             "resolve": self._resolve,
@@ -107,7 +110,7 @@ class Requests:
             },
             "positions": [self._partition_status(partition) for partition in self._view.readers],
             "state_offset": self._view.state_offset,
-            "lost": self._view.lost_paths(),
+            "lost": [_binding_fields(binding) for binding in self._view.lost_bindings()],
             "unsettled": self._parts.desk.unsettled_repositories(),
             "last_error": self._parts.io.last_error,
         }
@@ -167,6 +170,20 @@ class Requests:
             inline=body,
         )
         return await self._changes.append(change, fields.seconds("deadline_seconds")), b""
+
+    async def _adopt(self, fields: RequestFields, body: bytes) -> Answer:
+        adoption = Adoption(
+            repository=fields.repository(),
+            path=fields.text("path"),
+            partition=Partition(fields.natural("partition")),
+            base_seq=Seq(fields.natural("base_seq")),
+            base_digest=fields.digest("base_digest"),
+            body=fields.take("body", dict),
+            author=_author(fields),
+            payload=fields.payload(body),
+            inline=body,
+        )
+        return await self._adoptions.adopt(adoption, self._wait_seconds), b""
 
     async def _read(self, fields: RequestFields, body: bytes) -> Answer:
         return await self._messages(fields.repository(), fields)

@@ -109,9 +109,9 @@ class AgentView:
             return None
         return None if self.partition_of(binding.repository) is not None else binding
 
-    def lost_paths(self) -> list[RepoPath]:
-        """Return every path that is lost."""
-        return sorted(path for path in self._lost if self.lost(path) is not None)
+    def lost_bindings(self) -> list[Binding]:
+        """Return every path that is lost, in order."""
+        return [binding for path in sorted(self._lost) if (binding := self.lost(path)) is not None]
 
     def forget_lost(self, path: RepoPath) -> None:
         """Give a lost path up."""

@@ -198,6 +198,7 @@ class Applier:
             case StateEnd():
                 self._state.take_end(heard)
                 self._showing.consider_all()
+                self._say_missing()
             case LogSnapshot() | Advanced():
                 self._take_log(heard)
             case Connected() | Lost():
@@ -233,7 +234,8 @@ class Applier:
             else:
                 self._copies.advance(heard.repository, heard.partition, heard.seq)
             return
-        self._paths.last = max(self._paths.last, heard.catalogue_seq)
+        self._paths.begin_again(heard.catalogue_seq)
+        self._copies.restart({name: standing.seq for name, standing in heard.repositories.items()})
         for repository, standing in heard.repositories.items():
             copy = self._copies.get(repository)
             if copy is None and standing.is_deleted:  # nobody needs what it was
@@ -242,9 +244,16 @@ class Applier:
                 self._work.changed.add(repository)
             copy = self._copies.advance(repository, standing.partition, standing.seq)
             copy.partition, copy.target = standing.partition, standing.seq
-            if copy.applied > standing.seq:
-                _log.error("applier.log-behind", repository=repository, seq=copy.applied, log=standing.seq)
+        for copy in self._copies:
+            if copy.is_ahead and not copy.is_deleted:
+                _log.error("applier.log-behind", repository=copy.repository, seq=copy.applied, log=copy.last)
         self._is_log_known = True
+        self._say_missing()
+
+    def _say_missing(self) -> None:
+        """Say what the state topic lacks: it may have been lost or cut together with the log."""
+        if self._is_log_known and self._state.is_known:
+            self._account.say_missing(self._state.view)
 
     def _take_records(self, heard: StateRecords) -> None:
         for record, item in self._state.take(heard):

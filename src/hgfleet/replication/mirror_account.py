@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 import structlog
 
 from hgfleet.adapters.agent_answers import StateItem
+from hgfleet.model.fleet import FleetView
 from hgfleet.model.fleet_records import Report
 from hgfleet.model.ids import CATALOGUE, RepoId
 from hgfleet.model.membership import Membership
@@ -50,6 +51,17 @@ class MirrorAccount:
         """Say how everything stands."""
         self.say([CATALOGUE, *(copy.repository for copy in self._copies)])
 
+    def say_missing(self, view: FleetView) -> None:
+        """Say what the fleet's state, read anew, does not have of this incarnation or has otherwise."""
+        membership = self._member.membership
+        if membership is None:
+            return
+        for repository in (CATALOGUE, *(copy.repository for copy in self._copies)):
+            is_ready = repository != CATALOGUE or self._paths.is_restored
+            report = self._report(membership, repository)
+            if is_ready and view.report(membership.member, repository) != report:
+                self.say([repository])
+
     def check_own(self, record: Report, item: StateItem) -> None:
         """Compare what was read of ourselves with what is true; say that unless it is on its way."""
         membership = self._member.membership
@@ -74,7 +86,7 @@ class MirrorAccount:
 
     def _report(self, membership: Membership, repository: RepoId) -> Report | None:
         if repository == CATALOGUE:
-            return membership.report(CATALOGUE, self._paths.read_seq, self._paths.exposed)
+            return membership.report(CATALOGUE, self._paths.applied, self._paths.exposed)
         copy = self._copies.get(repository)
         if copy is None:
             return None

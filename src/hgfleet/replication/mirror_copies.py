@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -72,6 +72,11 @@ class Copy:
         return cure_for(self.parked) if self.parked and not self.is_returning else None
 
     @property
+    def is_ahead(self) -> bool:
+        """Whether it has more than its log: nothing that the log gives may take its place."""
+        return self.applied > self.last
+
+    @property
     def is_level(self) -> bool:
         """Whether it is as far as the log was when this host connected, or need not be."""
         is_there = self.applied >= self.target or (self.is_held and self.applied + 1 >= self.target)
@@ -82,8 +87,10 @@ class Copy:
         """Whether a task could bring it further now."""
         if self.is_busy or self.is_deleted or self.cure is Cure.PERSON:
             return False
-        if not self.is_checked or self.cure is Cure.REBUILD:
+        if not self.is_checked:
             return True
+        if self.cure is Cure.REBUILD:
+            return not self.is_ahead
         return self.applied < self.last and (self.may_delete or not self.is_held)
 
     def note_batch(self, count: int, seconds: float) -> None:
@@ -126,6 +133,11 @@ class Copies:
         copy.last = max(copy.last, last)
         self.wake(copy)
         return copy
+
+    def restart(self, last_by_repository: Mapping[RepoId, Seq]) -> None:
+        """Take the ends of all sequences anew: the log that is read now may be another one, or cut."""
+        for copy in self._copies.values():
+            copy.last = copy.target = last_by_repository.get(copy.repository, NO_SEQ)
 
     def wake(self, copy: Copy) -> None:
         """Put a copy in line if it needs work."""

@@ -228,8 +228,8 @@ def _choose(messages: tuple[LoggedMessage, ...], task: ApplyTask) -> _Chosen:
     """Take messages up to the task's limits, and never a `deleted` that it does not allow."""
     chosen = _Chosen([], [])
     blob_bytes = 0
-    for message in messages[: task.max_messages]:
-        if task.after_seq < task.watermark < message.seq:
+    for message in _past_voids(messages)[: task.max_messages]:
+        if chosen.messages and task.after_seq < task.watermark < message.seq:
             break  # up to the watermark one view at the end is enough
         envelope = decode_message(message.wire).envelope
         if envelope.kind is Kind.DELETED and not task.may_delete:
@@ -243,6 +243,15 @@ def _choose(messages: tuple[LoggedMessage, ...], task: ApplyTask) -> _Chosen:
         chosen.messages.append(message)
         chosen.is_deleted = envelope.kind is Kind.DELETED
     return chosen
+
+
+def _past_voids(messages: tuple[LoggedMessage, ...]) -> tuple[LoggedMessage, ...]:
+    """Go to the `reset` that voids lead up to: a copy ahead of a log that was cut cannot apply them."""
+    for number, message in enumerate(messages):
+        kind = decode_message(message.wire).envelope.kind
+        if kind is not Kind.VOID:
+            return messages[number:] if kind is Kind.RESET else messages
+    return messages
 
 
 def _describe(error: Exception) -> str:

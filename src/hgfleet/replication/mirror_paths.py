@@ -1,6 +1,7 @@
 """The catalogue on a mirror: messages wait until their watermark, then their paths are served at once.
 
-Promises: what is served is the catalogue as of one seq; that seq never falls, also over restarts.
+Promises: what is served is the catalogue as of one seq, which never falls, also over restarts, while the log
+is the same. Where that was lost or cut, paths that it has never heard of stay served.
 Does not: read messages or know watermarks (applier).
 """
 
@@ -10,15 +11,18 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import structlog
+
 from hgfleet.adapters.agent_answers import LoggedMessage
 from hgfleet.adapters.mirror_catalogue import MirrorCatalogue
 from hgfleet.errors import PoisonError
 from hgfleet.model.catalogue import Catalogue
-from hgfleet.model.ids import RepoId, RepoPath, Seq
+from hgfleet.model.ids import NO_DIGEST, RepoId, RepoPath, Seq
 from hgfleet.model.message import Kind, Message, decode_message
 from hgfleet.replication.mirror_lanes import CatalogueRead, CatalogueTask, Failed
 
 PAUSE_SECONDS = 0.2  # after a failed read
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +45,28 @@ class MirrorPaths:
         self._is_reading = False
         self._not_before = 0.0
         self.exposed = file.exposed_seq()
+        self._exposed_digest = file.exposed_digest()
+        self._is_end_known = False
+        self.is_restored = False  # folded again as far as it was served
         self.read_seq = Seq(0)
         self.last = Seq(0)  # the end of the catalogue, as the log agent says
         self.parked = ""  # why nothing further can be read
+
+    @property
+    def applied(self) -> Seq:
+        """Up to where it may be served; while it is read again that is what is served."""
+        return self.read_seq if self.is_restored else max(self.read_seq, self.exposed)
+
+    def begin_again(self, last: Seq) -> None:
+        """Read it anew, up to `last`: who connects to a log agent may find another log, or less."""
+        self._catalogue = Catalogue()
+        self._waiting.clear()
+        self._gone.clear()
+        self._bound.clear()
+        self._is_file_right = self.is_restored = False
+        self.read_seq, self.last, self.parked = Seq(0), last, ""
+        self._is_end_known = True
+        self._restore_if_read()
 
     @property
     def is_read(self) -> bool:
@@ -76,8 +99,7 @@ class MirrorPaths:
                 self.parked = f"{error.code}: {error}"
                 return
             self.read_seq = logged.seq
-        while self._waiting and self._waiting[0].seq <= self.exposed and self.read_seq >= self.exposed:
-            self._fold()  # up to what was served before this process began
+        self._restore_if_read()
 
     def expose(self, up_to: Seq, is_showable: Callable[[RepoId], bool]) -> bool:
         """Serve the paths as of `up_to`, as far as read; return whether that changed anything.
@@ -85,7 +107,7 @@ class MirrorPaths:
         Stops before a new path whose repository is not `is_showable` yet. Raises TransientError when the file
         can't be written; the next call does it then.
         """
-        if self._catalogue.seq < self.exposed:
+        if not self.is_restored:
             return False  # not read yet what is served already
         while self._waiting and self._waiting[0].seq <= up_to and self._is_next_showable(is_showable):
             self._fold()
@@ -96,7 +118,9 @@ class MirrorPaths:
 
     def is_needed(self, repository: RepoId) -> bool:
         """Whether a path leads to the repository, or will once what was read is served."""
-        if self._catalogue.path_of(repository) is not None or self._catalogue.seq > self.exposed:
+        if not self.is_restored or self._catalogue.path_of(repository) is not None:
+            return True
+        if self._catalogue.seq > self.exposed:
             return True
         return any(_repository_of(item.message) == repository for item in self._waiting)
 
@@ -104,16 +128,35 @@ class MirrorPaths:
         """Return the path that leads to it here."""
         return self._catalogue.path_of(repository)
 
+    def _restore_if_read(self) -> None:
+        """Fold up to what was served before, as soon as that or all there is was read."""
+        is_enough = self.read_seq >= self.exposed or (self._is_end_known and self.read_seq >= self.last)
+        if self.is_restored or not is_enough:
+            return
+        while self._waiting and self._waiting[0].seq <= self.exposed:
+            self._fold()
+        self.is_restored = True
+        seq, digest = self._catalogue.seq, self._catalogue.digest
+        if seq < self.exposed or self._exposed_digest not in {NO_DIGEST, digest}:
+            _log.error("applier.catalogue-behind", exposed=self.exposed, log=seq)
+            self.exposed = seq  # of another log
+
     def _write(self) -> None:
         """Write the changes; all of it the first time, for the run before may have ended in the middle."""
-        seq = self._catalogue.seq
+        seq, digest = self._catalogue.seq, self._catalogue.digest
         if self._is_file_right:
-            self._file.expose(self._gone, self._bound, seq)
+            self._file.expose(self._gone, self._bound, seq, digest)
         else:
-            self._file.replace({b.path: b.repository for b in self._catalogue.bindings()}, seq)
-        self.exposed, self._is_file_right = seq, True
+            bound = {b.path: b.repository for b in self._catalogue.bindings()}
+            self._file.replace(self._lost() | bound, seq, digest)
+        self.exposed, self._exposed_digest, self._is_file_right = seq, digest, True
         self._gone.clear()
         self._bound.clear()
+
+    def _lost(self) -> dict[RepoPath, RepoId]:
+        """Return what is served of repositories that this log has never heard of: another had them."""
+        served = self._file.paths().items()
+        return {path: r for path, r in served if self._catalogue.partition_of(r) is None}
 
     def _is_next_showable(self, is_showable: Callable[[RepoId], bool]) -> bool:
         message = self._waiting[0].message

@@ -137,7 +137,7 @@ def test_an_import_that_was_killed_starts_clean(
     def die(*_args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importer.apply, "apply_bookmarks", die)
+    monkeypatch.setattr(importer.sections, "apply_bookmarks", die)
     with pytest.raises(KeyboardInterrupt):
         run(fleet, source)
     monkeypatch.undo()
