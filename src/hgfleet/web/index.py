@@ -101,7 +101,8 @@ def _row(fields: dict[str, Any]) -> str:
     path, description = html.escape(fields["path"]), html.escape(fields["description"])
     note = " <em>(not available here at the moment)</em>" if fields["parked"] else ""
     link = f'<a href="/{path}/pushloghtml" aria-label="pushes to {path}">pushlog</a>'
-    return f'<tr><th scope="row"><a href="/{path}/">{path}</a></th><td>{description}{note}</td><td>{link}</td></tr>'
+    name = f'<th scope="row"><a href="/{path}/">{path}</a></th>'
+    return f"<tr>{name}<td>{description}{note}</td><td>{link}</td></tr>"
 
 
 def _pages(listing: Listing, has_more: bool) -> str:
