@@ -71,7 +71,14 @@ def _cells(row: Row) -> tuple[str, ...]:
     beside = f"{_spread(row.plain)} {row.plain_what}" if row.plain else "–"
     ratio = "–" if row.ratio is None else f"{_short(row.ratio)} ×"
     met = {True: "yes", False: "NO", None: "–"}[row.is_met]
-    return (row.what, _spread(row.ours), beside, ratio, str(row.goal or "–"), met)
+    return (row.what, _ours(row), beside, ratio, str(row.goal or "–"), met)
+
+
+def _ours(row: Row) -> str:
+    """Return the median and the spread, or the percentile that the goal speaks of."""
+    if row.goal is None or row.goal.percent == 50:
+        return _spread(row.ours)
+    return f"{_short(row.ours.percentile(row.goal.percent))} {row.ours.unit} (p{row.goal.percent:g})"
 
 
 def _spread(series: Series) -> str:
