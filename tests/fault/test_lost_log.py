@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,8 +16,8 @@ from tests.support.fleet import Fleet
 from tests.support.invariants import check_repository, check_served_pushes, wait_converged
 from tests.support.repositories import WorkingCopy
 
-APP, LIB = "team/app", "lib"
 SAME_ON_ALL = ("nodes", "phases", "bookmarks", "obsmarkers", "seq", "pushes")
+_numbers = itertools.count(1)
 
 
 class LosingFleet:
@@ -25,8 +26,9 @@ class LosingFleet:
     def __init__(self, fleet: Fleet, directory: Path) -> None:
         self.fleet = fleet
         self.directory = directory
+        self.app, self.lib = (f"{name}{next(_numbers)}" for name in ("team/app", "lib"))
         self.work: dict[str, WorkingCopy] = {}
-        self._clones = 0
+        self._clones = itertools.count(1)
 
     @property
     def log(self) -> Path:
@@ -35,12 +37,12 @@ class LosingFleet:
 
     def begin(self) -> None:
         """Create two repositories with two pushes each."""
-        for path in (APP, LIB):
+        for path in (self.app, self.lib):
             self.fleet.create(path, "--non-publishing")
             work = WorkingCopy.init(self.fleet.client(), self.directory / path.replace("/", "-"))
             self.work[path] = work
-            for number in range(2):
-                self.push(path, f"{path} {number}")
+            self.push(path, "first")
+            self.push(path, "second")
 
     def push(self, path: str, text: str) -> None:
         self.work[path].commit(text)
@@ -75,14 +77,14 @@ class LosingFleet:
 
     def remember(self) -> None:
         self.repositories = {r["path"]: r["repository"] for r in self.fleet.cli_json("repo", "list")}
-        for path in (APP, LIB):
+        for path in (self.app, self.lib):
             wait_converged(self.fleet, path)
-        self.before = {path: self.copies(path) for path in (APP, LIB)}
+        self.work[self.app].run("bookmark", "-f", "new").ok()
+        self.before = {path: self.copies(path) for path in (self.app, self.lib)}
 
     def clone(self, path: str, url: str) -> str:
         """Clone and return the newest changeset."""
-        self._clones += 1
-        target = self.directory / f"clone{self._clones}"
+        target = self.directory / f"clone{next(self._clones)}"
         return WorkingCopy.clone(self.fleet.client(), url, target).node("tip")
 
     def wait_noticed(self) -> None:
@@ -91,22 +93,19 @@ class LosingFleet:
 
     def _is_noticed(self) -> bool:
         outcome = self.fleet.cli("log", "adopt", "--json")
-        return outcome.status == 0 and APP in outcome.out
+        return outcome.status == 0 and self.app in outcome.out
 
     def check_untouched(self) -> None:
         """Check that reads go on, writes are refused, and no copy has changed."""
-        for path in (APP, LIB):
-            newest = self.work[path].node("tip")
-            for name in self.fleet.mirror_names():
-                url = self.fleet.mirror_url(name, path)
-                self.fleet.wait(lambda url=url: self._is_read(url), f"{url} is answered", 60)
-                assert self.clone(path, url) == newest
-            self.work[path].commit("not now")
-            refused = self.work[path].push(self.fleet.ssh_url(path))
-            assert refused.status == 255
-            assert "hgfleet log adopt" in refused.text, refused
-            self.work[path].run("--config", "extensions.strip=", "strip", "--no-backup", ".").ok()
-            assert self.copies(path) == self.before[path]
+        for path, mirror in zip((self.app, self.lib), self.fleet.mirror_names(), strict=True):
+            url = self.fleet.mirror_url(mirror, path)
+            self.fleet.wait(lambda url=url: self._is_read(url), f"{url} is answered", 60)
+            assert self.clone(path, url) == self.work[path].node("tip")
+        work = self.work[self.app]
+        refused = work.push(self.fleet.ssh_url(self.app), "-B", "new")
+        assert refused.status == 255, refused
+        assert "hgfleet log adopt" in refused.text, refused
+        assert {path: self.copies(path) for path in self.before} == self.before
 
     def _is_read(self, url: str) -> bool:
         return self.fleet.client().run("identify", "--id", url).status == 0
@@ -120,9 +119,10 @@ class LosingFleet:
         assert len(check_repository(self.fleet, path)) == 1
 
     def adopt(self) -> None:
-        reported = self.fleet.cli_json("log", "adopt")
-        assert [row["path"] for row in reported] == [LIB, APP]
-        assert all(row["adopt"]["host"] == "primary" for row in reported)
+        """Adopt everything, after a look at the report."""
+        reported = {row["path"]: row for row in self.fleet.cli_json("log", "adopt")}
+        assert {self.app, self.lib} <= set(reported)
+        assert reported[self.app]["adopt"]["host"] == "primary"
         self.fleet.cli("log", "adopt", "--yes").ok()
         assert self.fleet.cli_json("log", "adopt") == []
 
@@ -144,16 +144,22 @@ class LosingFleet:
             assert self.clone(path, self.fleet.mirror_url(mirror, path)) == self.work[path].node()
 
 
-@pytest.fixture
-def losing(tmp_path: Path) -> Iterator[LosingFleet]:
-    """Two mirrors behind one front."""
-    fleet = Fleet(tmp_path / "fleet", mirrors=2)
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Two mirrors behind one front; each test leaves it whole."""
+    fleet = Fleet(tmp_path_factory.mktemp("lost") / "fleet", mirrors=2)
     try:
-        losing = LosingFleet(fleet.start(), tmp_path)
-        losing.begin()
-        yield losing
+        yield fleet.start()
     finally:
         fleet.close()
+
+
+@pytest.fixture
+def losing(fleet: Fleet, tmp_path: Path) -> LosingFleet:
+    """Repositories of this test's own."""
+    losing = LosingFleet(fleet, tmp_path)
+    losing.begin()
+    return losing
 
 
 def test_a_deleted_log_is_given_back_from_the_copies(losing: LosingFleet) -> None:
@@ -163,8 +169,8 @@ def test_a_deleted_log_is_given_back_from_the_copies(losing: LosingFleet) -> Non
     losing.check_untouched()
     losing.check_new_repository("meanwhile")
     losing.adopt()
-    for path in (APP, LIB):
-        losing.check_whole(path)
+    losing.check_whole(losing.app)
+    losing.check_whole(losing.lib)
 
 
 @pytest.mark.parametrize("is_running", [True, False])
@@ -172,33 +178,30 @@ def test_a_log_restored_from_a_backup_is_brought_up_to_its_copies(
     losing: LosingFleet, *, is_running: bool
 ) -> None:
     backup = losing.back_up()
-    for path in (APP, LIB):
-        losing.push(path, "since the backup")
-    losing.fleet.create("since")
+    losing.push(losing.app, "since the backup")
+    losing.push(losing.lib, "since the backup")
+    since = losing.fleet.create(f"since-{is_running}")
     losing.remember()
-    if not is_running:
+    if is_running:
+        losing.lose(backup)
+    else:
         losing.fleet.stop()
-    losing.lose(backup)
-    if not is_running:
+        losing.lose(backup)
         losing.fleet.start()
     losing.wait_noticed()
     losing.check_untouched()
-    losing.check_new_repository("meanwhile")
-    losing.fleet.cli("log", "adopt", "--yes", APP).ok()
-    losing.fleet.cli("log", "adopt", "--yes").ok()
-    assert losing.fleet.cli_json("log", "adopt") == []
-    for path in (APP, LIB):
-        losing.check_whole(path)
-    assert "since" in losing.fleet.paths()
+    losing.adopt()
+    losing.check_whole(losing.app)
+    assert since in losing.fleet.paths()
 
 
 def test_a_mirror_that_was_behind_when_the_log_was_lost_is_built_anew(losing: LosingFleet) -> None:
     fleet = losing.fleet
+    losing.remember()
     with fleet.paused("applier", "mirror2"):
-        losing.push(APP, "mirror2 does not hear of it")
-        losing.repositories = {r["path"]: r["repository"] for r in fleet.cli_json("repo", "list")}
-        losing.before = {APP: losing.copies(APP)}
+        losing.push(losing.app, "mirror2 does not hear of it")
+        losing.before = {losing.app: losing.copies(losing.app)}
         losing.lose()
         losing.wait_noticed()
         fleet.cli("log", "adopt", "--yes").ok()
-    losing.check_whole(APP)
+    losing.check_whole(losing.app)

@@ -107,3 +107,14 @@ def test_failures_are_forgotten_by_success_but_not_by_a_step_of_a_cure() -> None
     copy.parked = ""
     copy.note_batch(1, 0.1)
     assert copy.failures == 0
+
+
+def test_a_damaged_copy_that_is_ahead_of_its_log_is_not_built_anew_from_less() -> None:
+    copies = Copies()
+    copy = copies.advance(A, P, Seq(5))
+    copy.applied, copy.parked = Seq(5), "state.differs: it does"
+    copies.restart({})
+    copies.wake(copy)
+    assert copies.next_due(0.0) is None
+    copies.advance(A, P, Seq(6))
+    assert copies.next_due(0.0) is copy, "adopted, the log has more than the copy again"

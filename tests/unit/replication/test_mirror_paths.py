@@ -12,7 +12,7 @@ from hgfleet.model.catalogue import bind_body, epoch_body, rename_body, unbind_b
 from hgfleet.model.ids import CATALOGUE, Epoch, HostName, Offset, Partition, Position, RepoPath, Seq
 from hgfleet.model.message import Kind, Message, encode_message
 from hgfleet.replication.mirror_paths import MirrorPaths
-from tests.support.messages import R1, R2, Chain
+from tests.support.messages import R1, R2, R3, Chain
 
 APP, LIB, NEW = RepoPath("team/app"), RepoPath("lib"), RepoPath("new")
 P = Partition(0)
@@ -129,3 +129,53 @@ def test_what_a_full_disk_refused_is_served_with_the_next_attempt(
     assert paths.is_needed(R2), "nobody is let go for something that is not served yet"
     assert paths.expose(Seq(3), _always)
     assert file.paths() == {APP: R1, LIB: R2}
+
+
+def test_a_lost_catalogue_is_served_on_beside_what_the_new_one_says(file: MirrorCatalogue) -> None:
+    before = MirrorPaths(file)
+    before.take(_messages()[:3])
+    before.expose(Seq(3), _always)
+    chain = Chain(CATALOGUE)
+    first = chain.next(Kind.EPOCH, epoch_body(Epoch(1), HostName("one"), "b"))
+    second = chain.next(Kind.BIND, bind_body(NEW, R3, P))
+    for paths in (before, MirrorPaths(file)):  # the agent came back with it, or the applier began after that
+        paths.begin_again(Seq(1))
+        assert paths.applied >= paths.exposed
+        paths.take(_logged(first))
+        paths.expose(Seq(0), _always)
+        assert (paths.exposed, file.exposed_seq()) == (1, 1)
+        assert file.paths() == {APP: R1, LIB: R2}
+    paths.take(_logged(second))
+    paths.expose(Seq(2), _always)
+    assert file.paths() == {APP: R1, LIB: R2, NEW: R3}
+
+
+def test_a_catalogue_of_the_same_length_that_says_something_else_is_another_one(
+    file: MirrorCatalogue,
+) -> None:
+    paths = MirrorPaths(file)
+    paths.take(_messages()[:2])
+    paths.expose(Seq(2), _always)
+    chain = Chain(CATALOGUE)
+    others = _logged(
+        chain.next(Kind.EPOCH, epoch_body(Epoch(1), HostName("one"), "b")),
+        chain.next(Kind.BIND, bind_body(NEW, R3, P)),
+        chain.next(Kind.RENAME, rename_body(NEW, LIB, R3)),
+    )
+    paths.begin_again(Seq(3))
+    paths.take(others)
+    paths.expose(Seq(3), _always)
+    assert not paths.parked
+    assert file.paths() == {APP: R1, LIB: R3}
+
+
+def test_the_same_catalogue_read_again_changes_nothing(file: MirrorCatalogue) -> None:
+    paths = MirrorPaths(file)
+    paths.take(_messages())
+    paths.expose(Seq(4), _always)
+    paths.begin_again(Seq(5))
+    assert (paths.applied, paths.exposed) == (4, 4)
+    assert paths.is_needed(R2), "nobody is let go before it is read"
+    paths.take(_messages())
+    assert paths.expose(Seq(5), _always)
+    assert file.paths() == {NEW: R1}
