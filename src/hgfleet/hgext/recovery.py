@@ -106,6 +106,7 @@ def check_under_lock(repo: Any) -> None:
 
 
 def _current_base(repo: Any, bound: Binding) -> Base:
+    _require_in_use(bound)
     state = consistent_state(repo, bound)
     last = bound.agent.last(state.repository)
     _refuse_unless_fit(state, last)
@@ -173,7 +174,7 @@ def consistent_state(repo: Any, bound: Binding) -> SeqState:
 
 
 def _require_in_use(bound: Binding) -> None:
-    """Refuse to write into a generation that a `reset` has just replaced; the next session has the new."""
+    """Refuse to write into a generation that another has replaced; the next session has the new one."""
     root = generations.current_root(bound.directory)
     if root is None or root.name != bound.root.name:
         raise TransientError(_REPLACED, "the repository's state was replaced", hint="pull, and push again")

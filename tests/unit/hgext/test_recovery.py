@@ -204,6 +204,8 @@ def test_whoever_opened_a_generation_keeps_it_when_another_is_in_use(fleet: Flee
         copy.directory, lambda root: shutil.copytree(old.root.decode(), root, symlinks=True)
     )
 
+    with pytest.raises(error.Abort, match=r"was replaced.*nothing was changed"):
+        commit(old, "into a dead directory")
     assert copy.repo is not old
     assert copy.repo.root != old.root
     assert len(old) == len(copy.repo) == 9
