@@ -79,6 +79,8 @@ def _bring_up_to_date(copy: Copy, repository: RepoId, agent: LogAgentClient) -> 
     state = copy.state
     if state is None:
         _catch_up(copy, last, agent)
+    elif not copy.is_present:  # deleted here by a message that this log has lost
+        raise _behind(state, last)
     elif _is_current(state, last) and not journal.is_abandoned(copy.repo):
         return state
     elif not lock_guard.is_locked(copy.repo):

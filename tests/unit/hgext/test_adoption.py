@@ -169,3 +169,14 @@ def test_a_copy_that_stands_elsewhere_than_reported_is_not_adopted(fleet: Fleet)
         adopt.adopt(fleet.primary, RepoPath("app"), Adopted(Seq(7), fleet.state.digest), fleet.agent, AUTHOR)
     assert refused.value.code == "adopt.changed"
     assert len(fleet.messages) == 4
+
+
+def test_a_deletion_that_the_log_has_lost_is_not_undone(fleet: Fleet) -> None:
+    fleet.agent.write(REPOSITORY, Kind.DELETED, {})
+    with pytest.raises(RejectedError, match="deleted"):
+        fleet.bring_up_to_date()
+    del fleet.messages[-1:]
+    with pytest.raises(RejectedError) as refused:
+        fleet.bring_up_to_date()
+    assert refused.value.code == "log.behind"
+    assert not fleet.primary.is_present
