@@ -64,7 +64,8 @@ def bring_up_to_date(copy: Copy, repository: RepoId, agent: LogAgentClient) -> S
     RejectedError `repo.unknown` or `repo.deleted`, or what kept the copy from being created.
     """
     try:
-        return Standing(_bring_up_to_date(copy, repository, agent))
+        with _host_failures():
+            return Standing(_bring_up_to_date(copy, repository, agent))
     except FleetError as problem:
         state = copy.state
         if state is None or not copy.is_present:
@@ -96,15 +97,23 @@ def check_under_lock(repo: Any) -> None:
     bound = binding.of(repo)
     bound.is_checked, bound.base, bound.refusal = True, None, None
     try:
-        journal.recover_abandoned(repo)
-        bound.base = _current_base(repo, bound)
+        with _host_failures():
+            journal.recover_abandoned(repo)
+            bound.base = _current_base(repo, bound)
     except FleetError as exc:
         bound.refusal = exc
+
+
+@contextmanager
+def _host_failures() -> Iterator[None]:
+    """Class what this host's disk or Mercurial stumble over: the copy stays behind, and may be read."""
+    try:
+        yield
     except (OSError, *push_errors.MISFITS) as exc:
-        reason = getattr(exc, "strerror", None) or str(exc)
-        bound.refusal = TransientError(
-            "copy.failed", "this host's copy could not be brought up to date", why=reason
-        )
+        why = getattr(exc, "strerror", None) or str(exc)
+        raise TransientError(
+            "copy.failed", "this host's copy could not be brought up to date", why=why
+        ) from exc
 
 
 def _current_base(repo: Any, bound: Binding) -> Base:

@@ -1,5 +1,6 @@
 """A copy becomes what its log says, or stays as it is and refuses writes with the reason."""
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -159,6 +160,27 @@ def test_a_log_that_cannot_be_asked_lets_the_copy_be_read(
     assert isinstance(standing.problem, TransientError)
     with pytest.raises(TransientError):
         recovery.bring_up_to_date(other_primary(fleet, 0), REPOSITORY, fleet.agent)
+
+
+def test_a_disk_that_cannot_be_written_lets_the_copy_be_read_as_it_is(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = other_primary(fleet, 4)
+    before = files_of(copy)
+
+    def full(*_args: object, **_named: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(copy.repo.changelog), "addgroup", full)
+    standing = recovery.bring_up_to_date(copy, REPOSITORY, fleet.agent)
+
+    assert isinstance(standing.problem, TransientError)
+    assert standing.state.seq == 4
+    assert len(copy.repo) == 3
+    monkeypatch.undo()
+    assert files_of(copy) == before
+    assert recovery.bring_up_to_date(copy, REPOSITORY, fleet.agent).problem is None
+    assert_identical(fleet.primary, copy)
 
 
 def test_a_repository_that_the_log_never_had_is_unknown(fleet: Fleet, tmp_path: Path) -> None:
