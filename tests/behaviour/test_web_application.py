@@ -365,6 +365,12 @@ def test_a_page_answered_from_memory_has_a_nonce_of_its_own(web: WebClient) -> N
     assert nonces[0] != nonces[1]
 
 
+@pytest.mark.parametrize("page", ["graph", "raw-graph"])
+def test_pages_show_dates_and_not_ages(web: WebClient, page: str) -> None:
+    """An age differs between workers, mirrors and answers kept in memory."""
+    assert re.search(r"2023-11-14 \d\d:\d\d \+0000", web.get(f"/team/app/{page}").text)
+
+
 @pytest.mark.parametrize("url", ["/", "/team/app/graph", "/team/app?cmd=heads", "/team/app/archive/0.zip"])
 def test_head_gives_the_head_of_get(web: WebClient, url: str) -> None:
     get, head = web.get(url), web.get(url, method="HEAD")

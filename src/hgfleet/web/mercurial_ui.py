@@ -11,7 +11,7 @@ import importlib
 import os
 from typing import Any
 
-from mercurial import encoding, extensions, hook, initialization, util
+from mercurial import encoding, extensions, hook, initialization, templatefilters, util
 from mercurial import ui as uimod
 
 from hgfleet.web.answers import HGWEB_CSP
@@ -52,6 +52,8 @@ def load_ui(site: SiteOptions) -> Any:
     extensions.find(_EXTENSION)  # KeyError: it must not go on without
     hook.redirect(True)
     util.urlreq.parseqsl, util.urlreq.parseqs = parse_pairs, parse_lists
+    # "5 minutes ago" would differ between workers, mirrors and answers kept in memory, at one state.
+    templatefilters.filters[b"age"] = templatefilters.isodate
     ui.ferr = open(os.devnull, "wb")  # noqa: SIM115  (what clients provoke is in the log line of their request)
     return ui
 
