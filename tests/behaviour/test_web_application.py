@@ -371,6 +371,14 @@ def test_pages_show_dates_and_not_ages(web: WebClient, page: str) -> None:
     assert re.search(r"2023-11-14 \d\d:\d\d \+0000", web.get(f"/team/app/{page}").text)
 
 
+@pytest.mark.parametrize("page", ["help", "json-help"])
+def test_the_list_of_help_topics_is_shown(web: WebClient, page: str) -> None:
+    """Every page links to it; stock 7.2 fails on its own docstrings."""
+    answer = web.get(f"/team/app/{page}")
+    assert answer.status == 200
+    assert "create a new bookmark or list existing bookmarks" in answer.text
+
+
 @pytest.mark.parametrize("url", ["/", "/team/app/graph", "/team/app?cmd=heads", "/team/app/archive/0.zip"])
 def test_head_gives_the_head_of_get(web: WebClient, url: str) -> None:
     get, head = web.get(url), web.get(url, method="HEAD")

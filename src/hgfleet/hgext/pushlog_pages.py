@@ -95,6 +95,7 @@ def page(web: Any) -> Iterable[bytes]:
     """/pushloghtml[/{page}]: the pushes for people, the newest first."""
     shown_pushes, number = _asked_pushes(web)
     rows = "".join(_rows(web.repo, shown, _path(web)) for shown in shown_pushes)
+    is_last = not shown_pushes or shown_pushes[-1].push.push_id == 1
     name = escape(_name(web))
     static = escape(_text(web.config(b"web", b"staticurl") or b"/static/"))
     document = (
@@ -106,7 +107,7 @@ def page(web: Any) -> Iterable[bytes]:
         f'<h1><a href="/">Repositories</a> / <a href="{escape(_path(web))}/">{name}</a> / pushlog</h1>\n'
         '<table>\n<thead><tr><th scope="col">Push</th><th scope="col">Changeset</th>'
         f'<th scope="col">Description</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n'
-        f"{_links(web, number, len(shown_pushes))}</main>\n</body>\n</html>\n"
+        f"{_links(web, number, is_last=is_last)}</main>\n</body>\n</html>\n"
     )
     return _send(web, document.encode(), b"text/html; charset=UTF-8")
 
@@ -132,12 +133,12 @@ def _changeset_cells(ctx: Any, path: str) -> str:
     )
 
 
-def _links(web: Any, number: int, count: int) -> str:
+def _links(web: Any, number: int, *, is_last: bool) -> str:
     if _query(web):
         return ""
     path = escape(_path(web))
     newer = f'<a rel="prev" href="{path}/pushloghtml/{number - 1}">Newer</a>' if number > 1 else ""
-    older = f'<a rel="next" href="{path}/pushloghtml/{number + 1}">Older</a>' if count else ""
+    older = "" if is_last else f'<a rel="next" href="{path}/pushloghtml/{number + 1}">Older</a>'
     return f'<nav aria-label="Pages">{newer} {older}</nav>\n'
 
 

@@ -11,8 +11,9 @@ import importlib
 import os
 from typing import Any
 
-from mercurial import encoding, extensions, hook, initialization, templatefilters, util
+from mercurial import encoding, extensions, hook, initialization, pycompat, templatefilters, util
 from mercurial import ui as uimod
+from mercurial.hgweb import webcommands
 
 from hgfleet.web.answers import HGWEB_CSP
 from hgfleet.web.arguments import parse_lists, parse_pairs
@@ -50,12 +51,19 @@ def load_ui(site: SiteOptions) -> Any:
     extensions.loadall(ui, [_EXTENSION])
     extensions.populateui(ui)
     extensions.find(_EXTENSION)  # KeyError: it must not go on without
+    extensions.wrapfunction(webcommands, "_getdoc", _first_line)
     hook.redirect(True)
     util.urlreq.parseqsl, util.urlreq.parseqs = parse_pairs, parse_lists
     # "5 minutes ago" would differ between workers, mirrors and answers kept in memory, at one state.
     templatefilters.filters[b"age"] = templatefilters.isodate
     ui.ferr = open(os.devnull, "wb")  # noqa: SIM115  (what clients provoke is in the log line of their request)
     return ui
+
+
+def _first_line(_original: Any, entry: Any) -> bytes:
+    """Return what a command does, in one line; Mercurial 7.2 fails here, as it takes docstrings for bytes."""
+    lines = pycompat.sysbytes(entry[0].__doc__ or "").splitlines()
+    return lines[0] if lines else b"(no help text available)"
 
 
 def _items(site: SiteOptions) -> list[tuple[bytes, bytes, bytes]]:
