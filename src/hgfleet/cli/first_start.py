@@ -40,7 +40,16 @@ class Credentials:
 
 def make_directory(directory: Path, config_path: Path) -> None:
     """Make the fleet's directory and its configuration file unless there."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            "config.bad-directory",
+            "the fleet's directory cannot be made",
+            hint="choose another with --dir",
+            directory=str(directory),
+            reason=error.strerror,
+        ) from error
     if not config_path.exists():
         write_by_rename(config_path, render_default_config({}).encode())
 

@@ -44,7 +44,7 @@ def run_import(
     command: tuple[str, ...], repository: RepoId, source: str, show: Callable[[Progress], None]
 ) -> dict[str, Any]:
     """Run the process to its end and return its answer; raise its error, InDoubtError when it died."""
-    child = start(Program([*command, "--repository", repository, "--source", source], stdout=PIPE))
+    child = start(Program([*command, f"--repository={repository}", f"--source={source}"], stdout=PIPE))
     try:
         for line in _lines(child.stdout):
             if "topic" in line:

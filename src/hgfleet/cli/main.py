@@ -66,6 +66,9 @@ def run(arguments: list[str]) -> int:
     try:
         status = commands.main(args=arguments, prog_name="hgfleet", standalone_mode=False)
         sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return error.exit_code
     except click.ClickException as error:
         print(f"hgfleet: {_describe_usage(error)}", file=sys.stderr)
         return error.exit_code

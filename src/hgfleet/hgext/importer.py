@@ -146,8 +146,13 @@ def _refuse_source(exc: Exception) -> RejectedError:
     return RejectedError(
         "import.bad-source",
         f"the source is not a repository that can be read; {NOTHING_CHANGED}",
-        reason=str(exc),
+        reason=_text(exc),
     )
+
+
+def _text(exc: Exception) -> str:
+    first = exc.args[0] if exc.args else b""
+    return first.decode("utf-8", "replace") if isinstance(first, bytes) else str(exc)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from hgfleet.adapters.toml_directory_edit import set_enabled
 from hgfleet.cli.first_start import make_directory, make_files, make_run_directory
 from hgfleet.config.layout import FleetLayout
 from hgfleet.config.load import override, parse_config, read_tables
+from hgfleet.errors import ConfigError
 from hgfleet.model.ids import AccountName
 
 
@@ -160,3 +161,10 @@ def test_known_hosts_follow_the_port(tmp_path: Path) -> None:
 
     assert credentials.known_hosts.read_text().startswith("localhost,127.0.0.1 ssh-ed25519 ")
     assert replace(credentials).account == "example"
+
+
+def test_a_directory_that_cannot_be_made_is_the_operator_s_to_change(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ConfigError, match="cannot be made"):
+        make_directory(tmp_path / "file", tmp_path / "file" / "hgfleet.toml")
