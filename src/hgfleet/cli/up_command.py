@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.adapters.endpoints import Endpoints, MirrorEndpoint, ProcessEntry, SshEndpoint, write_endpoints
 from hgfleet.adapters.files import write_by_rename
 from hgfleet.adapters.log_files import LogCollector, Rotation
@@ -31,12 +32,13 @@ from hgfleet.config.layout import FleetLayout
 from hgfleet.config.load import override, parse_config, read_tables
 from hgfleet.config.render import render_config
 from hgfleet.config.schema import FleetConfig
-from hgfleet.errors import RejectedError
+from hgfleet.errors import RejectedError, TransientError
 from hgfleet.runtime.lifecycle import stop_on_signals
 from hgfleet.runtime.observability import configure_logging
 
 ALLOW_FAULTS = "HGFLEET_ALLOW_FAULTS"  # for tests: the same as testing.allow_faults in the file
 _START_SECONDS = 120.0
+_ASK_SECONDS = 5.0
 Changes = dict[tuple[str, str], object]
 
 
@@ -75,13 +77,22 @@ def _run(directory: Path, layout: FleetLayout, credentials: Credentials) -> None
     click.echo(f"starting {len(services)} processes; their logs are in {config.logs.path}")
     try:
         if supervisor.bring_up(stop, _START_SECONDS):
-            click.echo(describe_fleet(config, endpoints, directory))
+            click.echo(describe_fleet(config, endpoints, directory, _taken_paths(layout)))
             click.echo("ready")
             supervisor.watch(stop)
     finally:
         supervisor.stop()
         layout.effective_config.unlink(missing_ok=True)
         logs.close()
+
+
+def _taken_paths(layout: FleetLayout) -> set[str]:
+    """Return the paths that have a repository; none if the log agent has no time for the example's sake."""
+    try:
+        with LogAgentClient(layout.agent_socket, _ASK_SECONDS) as agent:
+            return {bound.path for bound in agent.paths()[0]}
+    except TransientError:
+        return set()
 
 
 def _changes(options: Mapping[str, object]) -> Changes:
