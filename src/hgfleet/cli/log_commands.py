@@ -7,8 +7,10 @@ Does not: judge which messages of a partition count: with a repository's path on
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import click
@@ -52,9 +54,11 @@ def show_log(path: str | None, topic: str, partition: int | None, fleet: Fleet, 
 
 @log_group.command("tail")
 @click.argument("path", required=False)
+@click.option("--json", "as_json", is_flag=True, help="print one JSON value per line")
 @fleet_options
-def tail_log(path: str | None, fleet: Fleet) -> None:
+def tail_log(path: str | None, fleet: Fleet, *, as_json: bool) -> None:
     """Print messages as they are accepted, of the repository at PATH or of all, until interrupted."""
+    form = partial(json.dumps, ensure_ascii=False, default=str) if as_json else _format
     with fleet.agent() as agent:
         wanted = agent.resolve(parse_repo_path(path)).repository if path else None
         seq_by_repository: dict[RepoId, Seq] = {}
@@ -64,7 +68,8 @@ def tail_log(path: str | None, fleet: Fleet) -> None:
                     seq_by_repository = {name: repo.seq for name, repo in event.repositories.items()}
                     seq_by_repository[CATALOGUE] = event.catalogue_seq
                 elif wanted in (None, event.repository):
-                    _print_advance(agent, event, seq_by_repository)
+                    for row in _advance(agent, event, seq_by_repository):
+                        click.echo(form(row))
 
 
 @log_group.command("adopt")
@@ -195,10 +200,11 @@ def _format(row: dict[str, Any]) -> str:
     )
 
 
-def _print_advance(agent: LogAgentClient, event: Advanced, seq_by_repository: dict[RepoId, Seq]) -> None:
+def _advance(
+    agent: LogAgentClient, event: Advanced, seq_by_repository: dict[RepoId, Seq]
+) -> Iterator[dict[str, Any]]:
     name = event.repository
     before = seq_by_repository.get(name, event.seq - 1)
     seq_by_repository[name] = event.seq
     read = agent.catalogue if name == CATALOGUE else lambda seq: agent.read(name, seq)
-    for row in _messages_after(read, before):
-        click.echo(_format(row))
+    return _messages_after(read, before)
