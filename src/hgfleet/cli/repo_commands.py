@@ -132,6 +132,26 @@ def delete_repository(path: str, fleet: Fleet, *, yes: bool) -> None:
         click.echo(f"deleted {name}: {_await_mirrors(fleet, agent, CATALOGUE, change.catalogue_seq)}")
 
 
+@repo_group.command("reconcile")
+@click.argument("path")
+@click.option("--yes", is_flag=True, help="do it")
+@fleet_options
+def reconcile_repository(path: str, fleet: Fleet, *, yes: bool) -> None:
+    """Build the primary's copy of PATH anew from the log; mirrors do so by themselves.
+
+    For a copy that refuses writes because something else has altered it. The old one stays beside it.
+    """
+    with fleet.agent() as agent:
+        bound = agent.resolve(parse_repo_path(path))
+        last = agent.last(bound.repository)
+    if not yes:
+        click.echo(f"would build the primary's copy of {path} anew from {last.seq} messages")
+        raise RejectedError("cli.not-confirmed", "nothing was built", hint="repeat with --yes")
+    with fleet.sessions() as sessions:
+        sessions.call("catch_up", repository=bound.repository, partition=bound.partition, is_rebuild=True)
+    click.echo(f"{path}: built anew from the log")
+
+
 @repo_group.command("list")
 @fleet_options
 @json_option

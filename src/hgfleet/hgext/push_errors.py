@@ -24,6 +24,7 @@ from hgfleet.hgext.refusals import nothing_changed
 # What Mercurial raises when the data that it is given is damaged or does not fit.
 MISFITS = (
     error.Error,
+    error.RepoError,
     mpatchError,
     struct.error,
     zlib.error,

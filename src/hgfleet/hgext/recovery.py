@@ -64,7 +64,7 @@ def bring_up_to_date(copy: Copy, repository: RepoId, agent: LogAgentClient) -> S
     RejectedError `repo.unknown` or `repo.deleted`, or what kept the copy from being created.
     """
     try:
-        with _host_failures():
+        with host_failures():
             return Standing(_bring_up_to_date(copy, repository, agent))
     except FleetError as problem:
         state = copy.state
@@ -79,7 +79,7 @@ def _bring_up_to_date(copy: Copy, repository: RepoId, agent: LogAgentClient) -> 
         return _settle_absent(copy, repository, last, agent)
     state = copy.state
     if state is None:
-        _catch_up(copy, last, agent)
+        catch_up(copy, repository, last, agent)
     elif not copy.is_present:  # deleted here by a message that this log has lost
         raise _behind(state, last)
     elif _is_current(state, last) and not journal.is_abandoned(copy.repo):
@@ -97,7 +97,7 @@ def check_under_lock(repo: Any) -> None:
     bound = binding.of(repo)
     bound.is_checked, bound.base, bound.refusal = True, None, None
     try:
-        with _host_failures():
+        with host_failures():
             journal.recover_abandoned(repo)
             bound.base = _current_base(repo, bound)
     except FleetError as exc:
@@ -105,7 +105,7 @@ def check_under_lock(repo: Any) -> None:
 
 
 @contextmanager
-def _host_failures() -> Iterator[None]:
+def host_failures() -> Iterator[None]:
     """Class what this host's disk or Mercurial stumble over: the copy stays behind, and may be read."""
     try:
         yield
@@ -122,7 +122,7 @@ def _current_base(repo: Any, bound: Binding) -> Base:
     last = bound.agent.last(state.repository)
     _refuse_unless_fit(state, last)
     if state.seq < last.seq:
-        state = _catch_up(_copy_of(repo, bound), last, bound.agent)
+        state = catch_up(_copy_of(repo, bound), state.repository, last, bound.agent)
         _require_in_use(bound)
     if last.serving_epoch == 0:
         raise TransientError("log.standby", "this host's log agent does not accept changes")
@@ -138,7 +138,7 @@ def _settle_absent(copy: Copy, repository: RepoId, last: LastMessage, agent: Log
     if state is not None and state.seq > last.seq:
         raise _behind(state, last)
     if copy.is_present:
-        _catch_up(copy, last, agent)
+        catch_up(copy, repository, last, agent)
     raise RejectedError("repo.deleted", "the repository was deleted", status=404, repository=repository)
 
 
@@ -216,14 +216,13 @@ def _copy_of(repo: Any, bound: Binding) -> Copy:
     return copy
 
 
-def _catch_up(copy: Copy, last: LastMessage, agent: LogAgentClient) -> SeqState:
+def catch_up(copy: Copy, repository: RepoId, last: LastMessage, agent: LogAgentClient) -> SeqState:
     """Apply what the copy lacks. Raises PoisonError (it stays behind), RejectedError `log.overrun`."""
     partition = Partition(last.partition or 0)
     state = copy.state
-    repository = state.repository if state is not None else None
     seq = state.seq if state is not None else 0
     while seq < last.seq:
-        batch = agent.read(_known(repository, copy), seq)
+        batch = agent.read(repository, seq)
         steps = since_reset([(decode_message(message.wire), message.position) for message in batch.messages])
         if not steps:
             raise TransientError("log.unreadable", "the log has messages that it does not give")
@@ -231,10 +230,6 @@ def _catch_up(copy: Copy, last: LastMessage, agent: LogAgentClient) -> SeqState:
         state = apply.apply_messages(copy, partition, steps, blob_fetcher(copy, agent))
         seq = state.seq
     return _present(copy)
-
-
-def _known(repository: RepoId | None, copy: Copy) -> RepoId:
-    return repository if repository is not None else RepoId(copy.directory.name)
 
 
 def _refuse_fork(state: SeqState | None, following: Envelope, last: LastMessage) -> None:

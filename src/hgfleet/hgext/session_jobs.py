@@ -18,6 +18,7 @@ from hgfleet.errors import FleetError, RejectedError
 from hgfleet.hgext import recovery, session_context
 from hgfleet.hgext.copies import Copy
 from hgfleet.hgext.options import read_options
+from hgfleet.hgext.rebuild import rebuild
 from hgfleet.hgext.session_children import REPLY_DESCRIPTOR, Job
 from hgfleet.hgext.session_context import SessionPage
 from hgfleet.hgext.session_preload import preload_mercurial
@@ -72,6 +73,8 @@ class SessionJobs:
         copy = Copy(setting.ui.copy(), setting.directory(request.repository))
         agent = LogAgentClient(Path(setting.options.agent_socket))
         try:
+            if request.is_rebuild:
+                rebuild(copy, request.repository, agent)
             standing = recovery.bring_up_to_date(copy, request.repository, agent)
         except RejectedError as error:
             state = copy.state

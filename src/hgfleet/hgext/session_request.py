@@ -44,10 +44,11 @@ class ServeRequest:
 
 @dataclass(frozen=True, slots=True)
 class CatchUpRequest:
-    """Bring one copy to the end of its log."""
+    """Bring one copy to the end of its log, or build it anew from the log's start."""
 
     repository: RepoId
     partition: Partition
+    is_rebuild: bool = False
 
     @property
     def description(self) -> dict[str, Any]:
@@ -74,8 +75,11 @@ def parse_serve(header: dict[str, Any]) -> ServeRequest:
 
 
 def parse_catch_up(header: dict[str, Any]) -> CatchUpRequest:
-    """Check a `catch_up` request."""
-    return CatchUpRequest(parse_repo_id(_text(header, "repository")), _partition(header))
+    """Check a `catch_up` request; `is_rebuild` is optional."""
+    is_rebuild = header.get("is_rebuild", False)
+    if not isinstance(is_rebuild, bool):
+        raise _bad("is_rebuild")
+    return CatchUpRequest(parse_repo_id(_text(header, "repository")), _partition(header), is_rebuild)
 
 
 def _partition(header: dict[str, Any]) -> Partition:

@@ -10,6 +10,7 @@ from mercurial import error
 from hgfleet.errors import PoisonError, RejectedError, TransientError
 from hgfleet.hgext import apply, binding, copies, recovery, seqfile
 from hgfleet.hgext.copies import Copy
+from hgfleet.hgext.rebuild import rebuild
 from hgfleet.model.ids import RepoId
 from hgfleet.model.message import Kind
 from tests.support.local_copies import (
@@ -59,7 +60,7 @@ def test_a_copy_that_is_current_is_left_alone(fleet: Fleet, monkeypatch: pytest.
         raise AssertionError("nothing is to be done")
 
     monkeypatch.setattr(recovery, "check_under_lock", unexpected)
-    monkeypatch.setattr(recovery, "_catch_up", unexpected)
+    monkeypatch.setattr(recovery, "catch_up", unexpected)
     assert fleet.bring_up_to_date().state == fleet.state
 
 
@@ -234,3 +235,40 @@ def test_whoever_opened_a_generation_keeps_it_when_another_is_in_use(fleet: Flee
     generations.drop_others(copy.directory)
     assert not Path(old.root.decode()).exists()
     assert copies.state_of(copy.repo) == fleet.state
+
+
+@pytest.mark.parametrize("part", ["bookmarks", "changelog", "seqfile", "requires"])
+def test_an_altered_copy_is_built_anew_beside_the_old_one(fleet: Fleet, part: str) -> None:
+    store = store_of(fleet.primary)
+    old = fleet.repo
+    if part == "bookmarks":
+        (store.parent / "bookmarks").write_text(f"{old[3].hex().decode()} strange\n")
+    elif part == "changelog":
+        data = (store / "00changelog.i").read_bytes()
+        (store / "00changelog.i").write_bytes(data[: 64 * 8])
+    elif part == "seqfile":
+        (store / seqfile.NAME).write_text("{}")
+    else:
+        (store / "requires").write_text("from-the-future\n")
+        fleet.primary.forget()
+
+    state = rebuild(fleet.primary, REPOSITORY, fleet.agent)
+
+    assert state.seq == 10
+    assert fleet.state == state
+    assert fleet.bring_up_to_date().problem is None
+    commit(fleet.repo, "next")
+    fleet.check_replicas()
+    assert store.exists()
+    assert not (fleet.primary.directory / "rebuilding").exists()
+    with pytest.raises(error.Abort, match=r"nothing was changed"):
+        commit(old, "into the old one")
+
+
+def test_a_copy_ahead_of_its_log_is_never_built_anew(fleet: Fleet) -> None:
+    before = files_of(fleet.primary)
+    del fleet.messages[4:]
+    with pytest.raises(RejectedError) as caught:
+        rebuild(fleet.primary, REPOSITORY, fleet.agent)
+    assert caught.value.code == "log.behind"
+    assert files_of(fleet.primary) == before
