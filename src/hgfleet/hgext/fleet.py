@@ -40,7 +40,11 @@ _is_set_up: list[bool] = []
 
 
 def uisetup(ui: Any) -> None:
-    """Wrap what must not reach the disk by itself; the requirement becomes known last: failure is closed."""
+    """Wrap what must not reach the disk by itself; the requirement becomes known last: failure is closed.
+
+    May be called again, for a role that the process did not have before.
+    """
+    exposed.uisetup(ui)
     if _is_set_up:
         return
     extensions.wrapfunction(obsolete.obsstore, "add", markers.add)
@@ -49,7 +53,6 @@ def uisetup(ui: Any) -> None:
     extensions.wrapfunction(exchange, "unbundle", push_errors.unbundle)
     extensions.wrapfunction(streamclone, "streamed_requirements", _hide_requirement)
     pushlog_symbols.register(ui)
-    exposed.uisetup(ui)
     known_requirements.feature_setup_funcs.add(_support_requirement)
     _is_set_up.append(True)
 

@@ -50,7 +50,8 @@ def load_ui(site: SiteOptions) -> Any:
         ui.setconfig(section, key, value, b"hgfleet")
     extensions.loadall(ui, [_EXTENSION])
     extensions.populateui(ui)
-    extensions.find(_EXTENSION)  # KeyError: it must not go on without
+    # Mercurial sets an extension up once per process, whoever loaded it first; this role must not go without.
+    extensions.find(_EXTENSION).uisetup(ui)
     extensions.wrapfunction(webcommands, "_getdoc", _first_line)
     hook.redirect(True)
     util.urlreq.parseqsl, util.urlreq.parseqs = parse_pairs, parse_lists
