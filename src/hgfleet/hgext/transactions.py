@@ -24,7 +24,7 @@ from hgfleet.model.access import write_access
 # Transactions that rewrite history or the store: copies could not follow.
 REFUSED = frozenset({b"strip", b"repair", b"upgrade", b"clone", b"localclone", b"fncache"})
 _FAULT = b"zzzz-hgfleet-fault"  # the last finalizer, and the last file generator before the commit point
-_RECORD = b"zzz-hgfleet-record"
+_RECORD = b"-a-hgfleet-record"  # the first after the commit point: before caches, which may fail
 
 _class_by_base: dict[type, type] = {}
 

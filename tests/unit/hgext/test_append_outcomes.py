@@ -138,6 +138,25 @@ def test_accepted_and_failing_again_says_accepted_and_nothing_else(fleet: Fleet)
     fleet.check_replicas()
 
 
+def test_what_fails_after_the_commit_point_is_not_told_to_the_pusher(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object, **_named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    repo = fleet.repo
+    repo.ui.pushbuffer(error=True)
+    monkeypatch.setattr(type(repo), "updatecaches", fail)
+    node = commit(repo, "committed")
+    said = repo.ui.popbuffer()
+
+    assert said == b""
+    assert repo[node].rev() == 1
+    assert session_context.take_recorded() == [RecordedChange(3, 2, (node.hex(),))]
+    monkeypatch.undo()
+    fleet.check_replicas()
+
+
 def test_what_fails_before_the_append_is_not_called_accepted(fleet: Fleet) -> None:
     def refuse(_tr: Any) -> None:
         raise error.Abort(b"a check says no")
