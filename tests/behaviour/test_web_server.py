@@ -155,7 +155,10 @@ def test_a_worker_that_dies_is_replaced(server: WebProcess) -> None:
 def test_each_request_leaves_one_line(server: WebProcess) -> None:
     server.get("/team/app/json-log?mark=12345", Accept="text/html")
     server.get("/team/app/rev/nope")
-    lines = [line for line in server.lines() if line.get("path") == "team/app/rev/nope"]
+    lines = wait_until(  # the answer may be here before the line that is written after it
+        lambda: [line for line in server.lines() if line.get("path") == "team/app/rev/nope"],
+        what="the request's line",
+    )
     assert [line["status"] for line in lines] == ["404"]
     assert {"method", "client", "duration_ms", "sent_bytes", "seq", "repository", "outcome"} <= lines[
         0

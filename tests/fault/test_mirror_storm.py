@@ -15,7 +15,8 @@ from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.errors import FleetError
 from tests.support.mirror_fleet import Mirror, MirrorFleet, Repository, use_agent
 
-ACTIONS = 110
+ACTIONS = 70
+ENOUGH_LOOKS = 20
 POINTS = (
     *("apply-before-transaction", "apply-before-close", "apply-after-close"),
     *("applier-before-expose", "applier-after-expose"),
@@ -151,6 +152,7 @@ class Witness(threading.Thread):
         self._told: dict[str, int] = {}
         self._is_over = threading.Event()
         self.looks = 0
+        self.rounds = 0
         self.lies: list[str] = []
 
     def run(self) -> None:
@@ -159,6 +161,7 @@ class Witness(threading.Thread):
                 self._ask(repository)
                 for mirror in self._storm.fleet.mirrors:
                     self._look(mirror, repository)
+            self.rounds += 1
 
     def end(self) -> None:
         """Stop and wait for it."""
@@ -194,12 +197,14 @@ def test_what_was_called_visible_is_shown_by_every_ready_mirror_in_any_storm(
     witness.start()
     try:
         for _ in range(ACTIONS):
+            rounds = witness.rounds
             storm.next_action()
+            fleet.wait(lambda: witness.rounds > rounds, "the witness has looked round")  # noqa: B023
+        storm.calm()
+        for repository in storm.repositories:
+            fleet.push(repository)
+        fleet.assert_converged(*storm.repositories)
+        fleet.wait(lambda: witness.looks > ENOUGH_LOOKS, "the witness has seen enough")
     finally:
         witness.end()
-    storm.calm()
-    for repository in storm.repositories:
-        fleet.push(repository)
-    fleet.assert_converged(*storm.repositories)
     assert witness.lies == []
-    assert witness.looks > 20
