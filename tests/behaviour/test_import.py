@@ -162,3 +162,13 @@ def test_a_repository_with_something_else_in_it_is_left_alone(
     assert refused.status == 1
     assert "nothing was changed" in refused.err
     assert len(check_repository(one_mirror, repository)) == 1
+
+
+def test_a_path_without_a_repository_leaves_no_message_in_the_log(one_mirror: Fleet, tmp_path: Path) -> None:
+    before = len(one_mirror.cli("log", "show", "--topic", "catalogue").out.splitlines())
+
+    outcome = one_mirror.cli("repo", "import", str(tmp_path), "tests/from-nowhere")
+
+    assert outcome.status == 1
+    assert "nothing was changed" in outcome.err
+    assert len(one_mirror.cli("log", "show", "--topic", "catalogue").out.splitlines()) == before

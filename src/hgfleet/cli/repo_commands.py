@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,7 +21,7 @@ from hgfleet.cli.import_process import run_import
 from hgfleet.cli.output import json_option, print_json, print_table
 from hgfleet.cli.process_command import process_command
 from hgfleet.cli.progress import shown_progress
-from hgfleet.errors import InDoubtError, PoisonError, RejectedError, TransientError
+from hgfleet.errors import NOTHING_CHANGED, InDoubtError, PoisonError, RejectedError, TransientError
 from hgfleet.model.ids import CATALOGUE, RepoId, RepoPath, Seq, parse_repo_path
 from hgfleet.model.settings import RepoSettings
 
@@ -69,6 +70,7 @@ def import_repository(
     Interrupted, it may be repeated: it starts clean, or finds that all is there.
     """
     name = parse_repo_path(path)
+    _check_source(source)
     settings = RepoSettings(writers or fleet.config.access.default_writers, not non_publishing)
     with fleet.agent() as agent:
         repository, is_created = _find_or_create(agent, name, settings)
@@ -81,6 +83,17 @@ def import_repository(
         shown = _await_mirrors(fleet, agent, repository, Seq(done["seq"]))
     already = "" if done["is_new"] else " was there already"
     click.echo(f"imported {name}{already}: {done['changesets']} changesets; {shown}")
+
+
+def _check_source(source: str) -> None:
+    """Refuse a path where no repository is before anything is created for it; URLs are tried later."""
+    if "://" not in source and not Path(source, ".hg").is_dir():
+        raise RejectedError(
+            "import.no-repository",
+            f"no Mercurial repository there; {NOTHING_CHANGED}",
+            hint="give the directory that has .hg in it, or a URL",
+            source=source,
+        )
 
 
 def _find_or_create(agent: LogAgentClient, name: RepoPath, settings: RepoSettings) -> tuple[RepoId, bool]:
