@@ -62,20 +62,19 @@ def run_log_agent_process(start: Start) -> int:
     """Run the log agent on the log that the configuration names."""
     import asyncio
 
-    from hgfleet.adapters.directory_blobs import DirectoryBlobs
-    from hgfleet.adapters.sqlite_log import open_or_create_sqlite_log
+    from hgfleet.cli.parts import open_blobs, open_log
     from hgfleet.replication.agent_parts import AgentOptions
     from hgfleet.replication.log_agent import run_log_agent
 
     config, layout = start.config, start.layout
-    log = open_or_create_sqlite_log(config.log.path, config.log.partitions)
+    opened = open_log(config)
     options = AgentOptions(
         socket_path=layout.agent_socket,
         host=layout.primary.name,
         index_path=layout.primary.log_index,
-        log=log,
-        log_id=log.log_id,
-        blobs=DirectoryBlobs(config.blobs.path),
+        log=opened.log,
+        log_id=opened.log_id,
+        blobs=open_blobs(config),
         append_deadline_seconds=config.push.append_deadline_seconds,
         inline_limit_bytes=config.log.inline_limit_bytes,
         release=version("hgfleet"),
@@ -84,7 +83,7 @@ def run_log_agent_process(start: Start) -> int:
     try:
         asyncio.run(run_log_agent(options))
     finally:
-        log.close()
+        opened.log.close()
     return 0
 
 
@@ -106,7 +105,7 @@ def run_sessions_process(start: Start) -> int:
 def run_ssh_process(start: Start) -> int:
     """Run the SSH front and its gate."""
     from hgfleet.adapters.asyncssh_front import FrontOptions
-    from hgfleet.adapters.toml_directory import TomlDirectory
+    from hgfleet.cli.parts import open_directory
     from hgfleet.ssh.front import SshFrontOptions, run_ssh_front
     from hgfleet.ssh.gate import Site
     from hgfleet.ssh.reception import SessionLimits
@@ -136,7 +135,7 @@ def run_ssh_process(start: Start) -> int:
             visible_wait_seconds=config.push.visible_wait_seconds,
         ),
     )
-    return run_ssh_front(options, TomlDirectory(config.directory.path))
+    return run_ssh_front(options, open_directory(config))
 
 
 def run_applier_process(start: Start) -> int:
