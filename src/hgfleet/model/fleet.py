@@ -323,6 +323,15 @@ class FleetView:
         """Return the member's last heartbeat."""
         return self._heartbeats.get(member)
 
+    def feature_levels(self) -> dict[HostName, int]:
+        """Return what each host that is heard of can read, by its last heartbeat; the least of its runs."""
+        levels: dict[HostName, int] = {}
+        for member, heartbeat in self._heartbeats.items():
+            levels[member.host] = min(
+                heartbeat.feature_level, levels.get(member.host, heartbeat.feature_level)
+            )
+        return levels
+
     def stage(self, member: Member) -> Stage | None:
         """Return what the member last said of itself."""
         heartbeat = self._heartbeats.get(member)

@@ -18,6 +18,7 @@ from functools import partial
 
 from hgfleet.errors import InDoubtError, PoisonError, RejectedError, TransientError
 from hgfleet.model.acceptance import RepoHead
+from hgfleet.model.features import check_readable
 from hgfleet.model.ids import HostName, Offset, RepoId
 from hgfleet.model.message import Envelope, Kind, Message, decode_message, encode_message, make_message
 from hgfleet.model.settlement import HandedOver, Outcome, Settled, handed_over
@@ -83,10 +84,12 @@ class AppendDesk:
 
         `before` are messages of the same repository that go into the log with it and lead up to it.
 
-        Raises RejectedError `append.unreadable` for what no reader would take, TransientError `log.unsettled`
+        Raises RejectedError `append.unreadable` for what no reader would take, `feature.not-everywhere` for
+        what a host of an older release cannot read, TransientError `log.unsettled`
         when the repository waits for an earlier one. Between checking the message's base and this call
         nothing may be awaited.
         """
+        check_readable(message.envelope.kind, self._view.fleet.feature_levels())
         append, record = handed_over(message), _record(place, message)
         records = [*(_record(place, earlier) for earlier in before), record]
         self._view.appends[place].begin(append)

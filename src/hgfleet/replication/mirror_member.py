@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from hgfleet.adapters.serving_file import read_serving, write_serving
+from hgfleet.model.features import FEATURE_LEVEL
 from hgfleet.model.fleet import FleetView
 from hgfleet.model.fleet_records import Heartbeat, Member, Stage
 from hgfleet.model.ids import HostName
@@ -110,7 +111,8 @@ class MirrorMember:
 
     def _say(self) -> None:
         if self.membership is not None:
-            word = Heartbeat(self.membership.member, self.membership.stage, self._release)
+            member, stage = self.membership.member, self.membership.stage
+            word = Heartbeat(member, stage, self._release, FEATURE_LEVEL)
             self._reports.say(word.key, dict(word.value))
 
     def _write(self, stage: Stage, lease_ends_at: float) -> None:

@@ -12,7 +12,9 @@ import pytest
 
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.errors import InDoubtError, RejectedError, TransientError
-from hgfleet.model.ids import CATALOGUE, Digest, Epoch, Offset, RepoId, Seq
+from hgfleet.model import features
+from hgfleet.model.fleet_records import Heartbeat, Member, Stage
+from hgfleet.model.ids import CATALOGUE, Digest, Epoch, HostName, Offset, RepoId, Seq
 from hgfleet.model.message import Kind, PayloadRef, Topic, decode_message, encode_message, make_message
 from hgfleet.ports.replication_log import NewRecord
 from tests.support.agents import (
@@ -454,3 +456,22 @@ def test_raw_records_are_listed_as_they_lie(client: LogAgentClient, repository: 
     assert client.records(Topic.CATALOGUE, 0, Offset(0))[0].offset == 0
     with pytest.raises(RejectedError):
         client.records(Topic.PUSHDATA, 99, 0)
+
+
+# ---- hosts of an older release
+
+
+def test_a_kind_that_a_host_cannot_read_is_refused_until_that_host_is_upgraded(
+    client: LogAgentClient, repository: RepoId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "_LEVEL_BY_KIND", {Kind.PUSH: 2})
+    old, new = (Heartbeat(Member(HostName("mirror1"), 1), Stage.JOINING, "1", level) for level in (1, 2))
+
+    client.state_publish({old.key: dict(old.value)})
+    with pytest.raises(RejectedError, match="not every host can read") as refused:
+        push(client, repository, "too new")
+    assert (refused.value.code, refused.value.hint) == ("feature.not-everywhere", "upgrade mirror1 first")
+    client.state_publish({new.key: dict(new.value)})
+    push(client, repository, "readable everywhere")
+
+    assert payloads(client, repository) == ["readable everywhere"]
