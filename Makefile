@@ -27,6 +27,7 @@ setup: ## the locked environment in .venv, and HAProxy and ssh where the system 
 setup-test: setup
 	@$(environment) hg6
 	@.venv/bin/python tools/programs.py
+	@.venv/bin/python tools/go_programs.py
 
 .PHONY: up
 up: setup ## run a fleet on this machine; options in UP_ARGS

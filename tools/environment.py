@@ -2,12 +2,14 @@
 
     environment.py dev    .venv: hgfleet itself (editable), what it needs, and the development tools
     environment.py hg6    .tools/clients/hg-6.9: an older Mercurial client, for tests
+    environment.py go     .tools/go: a Go toolchain, for machines without one
     environment.py lock   requirements/*.lock again, newest versions first
 
 Promises: nothing that the locks do not name is installed; an environment that is up to date is left alone;
 two runs at once wait for each other; a run that was interrupted is repeated. Standard library only: it runs
 before anything is installed.
-Does not: choose the Python that runs it (tools/find-python), fetch what is not Python (tools/programs.py).
+Does not: choose the Python that runs it (tools/find-python), fetch what is not Python (tools/programs.py,
+tools/go_programs.py).
 """
 
 import fcntl
@@ -48,6 +50,7 @@ ENVIRONMENTS = {
     "hg6": Environment(
         ROOT / ".tools" / "clients" / "hg-6.9", REQUIREMENTS / "hg6.lock", newest_python=(3, 13)
     ),
+    "go": Environment(ROOT / ".tools" / "go", REQUIREMENTS / "go.lock"),
 }
 # An old Mercurial on a Python that came after it: its Python modules alone, imported at once. Such a client
 # is slower and knows no zstd, but it is the same client, and needs neither compiler nor headers.
@@ -60,6 +63,7 @@ LOCKS = {
     "runtime.lock": ["pyproject.toml"],
     "test.lock": ["pyproject.toml", "--group", "test", "--constraint", "requirements/runtime.lock"],
     "hg6.lock": ["requirements/hg6.in"],
+    "go.lock": ["requirements/go.in"],
 }
 
 

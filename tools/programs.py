@@ -1,7 +1,7 @@
-"""Sees to it that the programs exist that no Python package brings: HAProxy and an SSH client.
+"""Sees to it that the programs exist that no Python package brings: HAProxy, an SSH client; for tests, slapd.
 
     programs.py               fetch what is missing, fail where that is impossible
-    programs.py --optional    the same, but only say so; one failed attempt is not repeated
+    programs.py --optional    what a fleet needs, but only say so; one failed attempt is not repeated
 
 A program of the system is taken as it is. Otherwise its Debian package and what that depends on are
 downloaded with package lists of our own and unpacked below .tools: no root, no lock of the system's package
@@ -47,6 +47,7 @@ class Package:
     name: str
     programs: tuple[str, ...]
     probe: str  # the option that makes the first one print its version
+    is_for_tests: bool = False
 
     @property
     def first(self) -> str:
@@ -57,6 +58,8 @@ class Package:
 PACKAGES = (
     Package("haproxy", ("usr/sbin/haproxy",), "-v"),
     Package("openssh-client", ("usr/bin/ssh", "usr/bin/ssh-keygen"), "-V"),
+    Package("slapd", ("usr/sbin/slapd", "usr/sbin/slapadd"), "-VV", is_for_tests=True),
+    Package("ldap-utils", ("usr/bin/ldapsearch", "usr/bin/ldapmodify"), "-VV", is_for_tests=True),
 )
 
 
@@ -81,7 +84,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def bring_up_to_date(*, optional: bool) -> str:
     """Fetch what is missing, if it is worth an attempt; return the names of what still is."""
-    missing = [package for package in PACKAGES if not is_present(package)]
+    wanted = [package for package in PACKAGES if not (optional and package.is_for_tests)]
+    missing = [package for package in wanted if not is_present(package)]
     names = " ".join(package.first for package in missing)
     if missing and not (optional and names == _given_up()):
         names = " ".join(package.first for package in missing if not _try_fetch(package))

@@ -1,0 +1,105 @@
+"""A real S3 server: versitygw on a directory of its own, whose files lie there as plain objects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.server_process import ServerProcess, free_port
+
+ACCESS_KEY = "test-access-key"
+SECRET_KEY = "test-secret-key"
+REGION = "us-east-1"
+VIRTUAL_DOMAIN = "localhost"
+
+
+class S3Server:
+    """One server and its buckets. `prefix` and `address`: see ServerProcess."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        prefix: Sequence[str] = (),
+        certificate: tuple[Path, Path] | None = None,
+        virtual_hosts: bool = False,
+    ) -> None:
+        """Prepare a server below `directory`; `certificate` (chain, key) makes it speak HTTPS."""
+        self.directory = directory
+        self.data = directory / "data"
+        self.sidecar = directory / "attributes"
+        self.credentials_file = directory / "credentials"
+        for each in (self.data, self.sidecar):
+            each.mkdir(parents=True, exist_ok=True)
+        self._write_credentials()
+        self._is_tls = certificate is not None
+        port = port or free_port(address)
+        arguments = [
+            "versitygw",
+            "--port",
+            f"{address}:{port}",
+            "--region",
+            REGION,
+            "--quiet",
+            "--keep-alive",
+        ]
+        if virtual_hosts:
+            arguments += ["--virtual-domain", f"{VIRTUAL_DOMAIN}:{port}"]
+        if certificate is not None:
+            arguments += ["--cert", str(certificate[0]), "--key", str(certificate[1])]
+        arguments += ["posix", "--sidecar", str(self.sidecar), str(self.data)]
+        self.process = ServerProcess(
+            arguments, log=directory / "versitygw.log", address=address, port=port, prefix=prefix
+        )
+
+    @property
+    def endpoint(self) -> str:
+        """The URL of its API."""
+        scheme = "https" if self._is_tls else "http"
+        return f"{scheme}://{self.process.address}:{self.process.port}"
+
+    def start(self) -> S3Server:
+        """Start the server, or start it again."""
+        self.process.start(os.environ | {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY})
+        return self
+
+    def stop(self) -> None:
+        """Stop the server; what is stored stays."""
+        self.process.stop()
+
+    def make_bucket(self, name: str) -> str:
+        """Make a bucket and return its name."""
+        (self.data / name).mkdir()
+        return name
+
+    def object_file(self, bucket: str, key: str) -> Path:
+        """Return where the server keeps an object's bytes, for damaging it behind its back."""
+        return self.data / bucket / key
+
+    def config_text(self, bucket: str, *, prefix: str = "") -> str:
+        """Return the tables of a fleet's configuration that name this server."""
+        return (
+            '[blobs]\nkind = "s3"\n\n[s3]\n'
+            f'endpoint = "{self.endpoint}"\nregion = "{REGION}"\nbucket = "{bucket}"\nprefix = "{prefix}"\n'
+            f'credentials_file = "{self.credentials_file}"\n'
+        )
+
+    def _write_credentials(self) -> None:
+        self.credentials_file.write_text(
+            f"[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n"
+        )
+        self.credentials_file.chmod(0o600)
+
+
+@contextmanager
+def running_s3_server(directory: Path) -> Iterator[S3Server]:
+    """Run a server for as long as the block lasts."""
+    server = S3Server(directory)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
