@@ -1,4 +1,4 @@
-"""Sees to it that the programs exist that no Python package brings: HAProxy, an SSH client; for tests, slapd.
+"""Sees to it that the programs exist that no Python package brings: HAProxy, an SSH client; for tests, more.
 
     programs.py               fetch what is missing, fail where that is impossible
     programs.py --optional    what a fleet needs, but only say so; one failed attempt is not repeated
@@ -47,12 +47,13 @@ class Package:
     name: str
     programs: tuple[str, ...]
     probe: str  # the option that makes the first one print its version
+    library: str = ""  # what is looked for in a package without programs, below a library directory
     is_for_tests: bool = False
 
     @property
     def first(self) -> str:
-        """The name of the program that is looked for."""
-        return Path(self.programs[0]).name
+        """The name of the program or library that is looked for."""
+        return Path((*self.programs, self.library)[0]).name
 
 
 PACKAGES = (
@@ -60,6 +61,9 @@ PACKAGES = (
     Package("openssh-client", ("usr/bin/ssh", "usr/bin/ssh-keygen"), "-V"),
     Package("slapd", ("usr/sbin/slapd", "usr/sbin/slapadd"), "-VV", is_for_tests=True),
     Package("ldap-utils", ("usr/bin/ldapsearch", "usr/bin/ldapmodify"), "-VV", is_for_tests=True),
+    Package("openssh-server", ("usr/sbin/sshd",), "-V", is_for_tests=True),
+    # Accounts for sshd that this machine's need not know, without root.
+    Package("libnss-wrapper", (), "", library="libnss_wrapper.so", is_for_tests=True),
 )
 
 
@@ -95,6 +99,8 @@ def bring_up_to_date(*, optional: bool) -> str:
 
 def is_present(package: Package) -> bool:
     """Look for the program; one that only services' directories have is linked into ours."""
+    if package.library:
+        return find_library(package) is not None
     path = [entry for entry in os.get_exec_path() if not Path(entry).is_relative_to(ROOT)]
     if shutil.which(package.first, path=os.pathsep.join(path)) or (BIN / package.first).exists():
         return True
@@ -105,12 +111,19 @@ def is_present(package: Package) -> bool:
     return found is not None
 
 
+def find_library(package: Package) -> Path | None:
+    """Return where a package's library lies: the system's, or the one that was fetched."""
+    places = (Path("/"), _prefix(package))
+    found = (path for place in places for path in place.glob(f"usr/lib/*-linux-*/{package.library}"))
+    return next(found, None)
+
+
 def fetch(package: Package) -> None:
     """Download and unpack the package, try its program, and write the wrappers."""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise UnavailableError("no apt-get here; install it with this system's package manager")
     print(f"hgfleet: fetching {package.name}", flush=True)
-    prefix = TOOLS / "prefix" / package.name
+    prefix = _prefix(package)
     archives = LISTS / "archives" / package.name
     for directory in (prefix, archives):
         shutil.rmtree(directory, ignore_errors=True)
@@ -134,6 +147,10 @@ def link_into_environment() -> None:
         link = LINKS / program.name
         if LINKS.is_dir() and not link.is_symlink():
             link.symlink_to(os.path.relpath(program, LINKS))
+
+
+def _prefix(package: Package) -> Path:
+    return TOOLS / "prefix" / package.name
 
 
 def _given_up() -> str:
