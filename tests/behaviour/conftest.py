@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.support.fleet import Fleet
+from tests.support.openssh import OpenSshFleet
 
 _numbers = itertools.count(1)
 
@@ -20,20 +20,32 @@ self_stale = "5m"
 """
 
 
+@pytest.fixture
+def one_mirror(request: pytest.FixtureRequest) -> Fleet:
+    """A fleet of one mirror, as `make up` starts it unless a test asks for another SSH front (FRONTS)."""
+    fleet: Fleet = request.getfixturevalue(getattr(request, "param", "embedded_front"))
+    return fleet
+
+
 @pytest.fixture(scope="session")
-def one_mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+def embedded_front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """A fleet as `make up` starts it."""
-    yield from _running(tmp_path_factory.mktemp("one") / "fleet", mirrors=1)
+    yield from _running(Fleet(tmp_path_factory.mktemp("one") / "fleet", config=LONG_LEASE))
+
+
+@pytest.fixture(scope="session")
+def openssh_front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """The same behind a real sshd."""
+    yield from _running(OpenSshFleet(tmp_path_factory.mktemp("openssh") / "fleet", config=LONG_LEASE))
 
 
 @pytest.fixture(scope="session")
 def two_mirrors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """A fleet of two mirrors behind HAProxy."""
-    yield from _running(tmp_path_factory.mktemp("two") / "fleet", mirrors=2)
+    yield from _running(Fleet(tmp_path_factory.mktemp("two") / "fleet", mirrors=2, config=LONG_LEASE))
 
 
-def _running(directory: Path, *, mirrors: int) -> Iterator[Fleet]:
-    fleet = Fleet(directory, mirrors=mirrors, config=LONG_LEASE)
+def _running(fleet: Fleet) -> Iterator[Fleet]:
     try:
         yield fleet.start()
     finally:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.support.clients import run
-from tests.support.fleet import Fleet
+from tests.support.fleet import FRONTS, Fleet
+
+pytestmark = pytest.mark.parametrize("one_mirror", FRONTS, indirect=True)
 
 REFUSED = {
     "another program": "id",

@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.clients import CURRENT_HG, OLDER_HG
-from tests.support.fleet import Fleet
+from tests.support.fleet import FRONTS, Fleet
 from tests.support.invariants import check_repository, get, get_json
 from tests.support.repositories import WorkingCopy
 
 CLIENTS = [pytest.param(CURRENT_HG, id="hg-7.2"), pytest.param(OLDER_HG, id="hg-6.9")]
 
+EACH_FRONT = pytest.mark.parametrize("one_mirror", FRONTS, indirect=True)
 
+
+@EACH_FRONT
 @pytest.mark.parametrize("executable", CLIENTS)
 def test_what_was_pushed_over_ssh_is_cloned_back_over_https(
     one_mirror: Fleet, repository: str, tmp_path: Path, executable: Path
@@ -76,6 +79,7 @@ def test_what_was_pushed_can_be_pulled_from_every_mirror_at_once(
     WorkingCopy.clone(work.hg, two_mirrors.https_url(repository), tmp_path / "through-proxy")
 
 
+@EACH_FRONT
 def test_pushing_the_same_again_says_that_there_is_nothing(
     one_mirror: Fleet, repository: str, tmp_path: Path
 ) -> None:
@@ -91,6 +95,7 @@ def test_pushing_the_same_again_says_that_there_is_nothing(
     assert len(check_repository(one_mirror, repository)) == 1
 
 
+@EACH_FRONT
 def test_the_primary_answers_reads_over_ssh(one_mirror: Fleet, repository: str, tmp_path: Path) -> None:
     one_mirror.create(repository)
     work = WorkingCopy.init(one_mirror.client(), tmp_path / "work")

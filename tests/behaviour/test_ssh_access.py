@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from tests.support.clients import Outcome, run
-from tests.support.fleet import Fleet
+from tests.support.fleet import FRONTS, Fleet
 from tests.support.invariants import check_repository
 from tests.support.repositories import WorkingCopy
 
+pytestmark = pytest.mark.parametrize("one_mirror", FRONTS, indirect=True)
 _numbers = count(1)
 
 
@@ -137,7 +138,7 @@ def test_a_damaged_directory_is_not_permission_denied(one_mirror: Fleet, develop
     path.write_bytes(b"[accounts\n" + good)
     try:
         outcome = developer.ssh("")
-        assert outcome.status == 255
+        assert outcome.status in {75, 255}  # the embedded server can only close the connection
         assert "temporarily unavailable, nothing was changed" in outcome.err
         assert "Permission denied" not in outcome.err
     finally:

@@ -16,6 +16,7 @@ from typing import Any
 from tests.support.clients import CURRENT_HG, HgClient, Outcome, clean_environment, run
 from tests.support.waiting import wait_until
 
+FRONTS = ("embedded_front", "openssh_front")  # what a fixture `one_mirror` can be made to stand for
 HGFLEET = Path(sys.executable).with_name("hgfleet")
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0

@@ -16,6 +16,7 @@ SOURCES = Path(__file__).resolve().parents[2] / "src"
 OUTERMOST_FRAMES = frozenset(
     {
         "hgfleet.adapters.asyncssh_front",
+        "hgfleet.adapters.openssh_front",
         "hgfleet.cli.main",
         "hgfleet.cli.process",
         "hgfleet.hgext.session_children",

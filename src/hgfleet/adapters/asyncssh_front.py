@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import socket
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,8 @@ import asyncssh
 
 from hgfleet.adapters.asyncssh_streams import ChannelStreams
 from hgfleet.adapters.prompt_sockets import listen
+from hgfleet.adapters.proxied_listener import ProxiedListener
+from hgfleet.adapters.ssh_entrance import EntranceOptions
 from hgfleet.errors import ConfigError, TransientError
 from hgfleet.ports.ssh_front import PASSED_VARIABLES, Reception, Visit
 
@@ -46,6 +49,7 @@ class FrontOptions:
     max_logins_per_address: int = 100  # connections of one address that have not logged in yet
     login_timeout_seconds: float = 30.0
     idle_timeout_seconds: float = 300.0
+    entrance: EntranceOptions = EntranceOptions()
 
 
 class AsyncSshFront:
@@ -65,7 +69,7 @@ class AsyncSshFront:
         try:
             self._acceptor = await asyncssh.create_server(
                 lambda: _Server(self),
-                sock=listen(options.bind, options.port),
+                sock=self._listen(),
                 server_host_keys=[asyncssh.read_private_key(options.host_key)],
                 **_FIXED,
                 login_timeout=options.login_timeout_seconds,
@@ -82,6 +86,11 @@ class AsyncSshFront:
                 "ssh.listen", "cannot listen for SSH", port=options.port, reason=reason
             ) from error
         return int(self._acceptor.get_port())
+
+    def _listen(self) -> socket.socket:
+        listener = listen(self._options.bind, self._options.port)
+        entrance = self._options.entrance
+        return ProxiedListener(listener, entrance) if entrance.trusted_proxies else listener
 
     async def stop(self, grace_seconds: float) -> None:
         """Take no new connections, let the visits end, then close what is left."""
@@ -127,6 +136,7 @@ class _Server(asyncssh.SSHServer):
         self.connection: Any = None
         self.address = ""
         self.is_logging_in = True
+        self.key_fingerprint = ""
         self.open_sessions = 0
         self._front = front
 
@@ -158,6 +168,7 @@ class _Server(asyncssh.SSHServer):
                 f"temporarily unavailable, nothing was changed: {error.message}",
             )
             return False
+        self.key_fingerprint = key.get_fingerprint()
         return account is not None and any(_is_key(line, key) for line in account.keys)
 
     def session_requested(self) -> asyncssh.SSHServerSession[bytes] | bool:
@@ -230,6 +241,7 @@ class _Session(asyncssh.SSHServerSession[bytes]):
             client_address=self._server.address,
             command=self._channel.get_command(),
             variables={name: value.decode("utf-8", "replace") for name, value in passed.items() if value},
+            key_fingerprint=self._server.key_fingerprint,
         )
 
 

@@ -18,10 +18,17 @@ from typing import Any
 class PromptSocket(socket.socket):
     """A TCP socket; what it accepts is of its kind, too."""
 
+    client_address = ""  # whose the connection is, where a load balancer said so
+
     def accept(self) -> tuple[PromptSocket, Any]:
         """Accept a connection; asyncio does it through here."""
         descriptor, address = self._accept()  # type: ignore[attr-defined]
         return PromptSocket(self.family, self.type, self.proto, fileno=descriptor), address
+
+    def getpeername(self) -> Any:
+        """Return the client's address rather than its load balancer's; the port is the peer's."""
+        peer = super().getpeername()
+        return (self.client_address, *peer[1:]) if self.client_address else peer
 
     def recv(self, *args: int) -> bytes:
         """Receive and acknowledge; the kernel forgets the wish with every answer, so it is repeated."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-from hgfleet.config.schema import FleetConfig
+from hgfleet.config.schema import FleetConfig, SshSection
 from hgfleet.model.ids import HostName
 
 LOOPBACK = "127.0.0.1"
@@ -52,6 +52,12 @@ def reachable(bind: str) -> str:
     if not address.is_unspecified:
         return bind
     return LOOPBACK if address.version == 4 else "::1"
+
+
+def is_trusted_proxy(ssh: SshSection) -> bool:
+    """Tell whether a connection from this machine to the SSH port is taken for a load balancer's."""
+    own = ipaddress.ip_address(reachable(ssh.bind))
+    return any(own in ipaddress.ip_network(network) for network in ssh.trusted_proxies)
 
 
 def ssh_host(config: FleetConfig) -> str:

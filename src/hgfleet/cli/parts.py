@@ -1,4 +1,4 @@
-"""Opens the parts that the configuration names: replication log, blob store, directory of accounts.
+"""Opens the parts that the configuration names: replication log, blob store, accounts, SSH server.
 
 Promises: the one place that turns a `kind` of the configuration into an adapter; an adapter is imported only
 by a process that uses it.
@@ -8,11 +8,18 @@ Does not: close what it opened.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from hgfleet.config.schema import FleetConfig
+from hgfleet.config.layout import FleetLayout
+from hgfleet.config.schema import FleetConfig, SshSection
 from hgfleet.ports.blob_store import BlobStore
 from hgfleet.ports.directory import Directory
 from hgfleet.ports.replication_log import ReplicationLog
+
+if TYPE_CHECKING:
+    from hgfleet.adapters.asyncssh_front import FrontOptions
+    from hgfleet.adapters.openssh_front import OpenSshOptions
+    from hgfleet.adapters.ssh_entrance import EntranceOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +50,34 @@ def open_directory(config: FleetConfig) -> Directory:
     from hgfleet.adapters.toml_directory import TomlDirectory
 
     return TomlDirectory(config.directory.path)
+
+
+def ssh_server(layout: FleetLayout) -> FrontOptions | OpenSshOptions:
+    """Return the options of the SSH server. Raises ConfigError."""
+    ssh = layout.config.ssh
+    if ssh.kind == "openssh":
+        from hgfleet.cli.openssh import reception_options
+
+        return reception_options(layout)
+    from hgfleet.adapters.asyncssh_front import FrontOptions
+
+    return FrontOptions(
+        bind=ssh.bind,
+        port=ssh.port,
+        host_key=ssh.host_key,
+        max_connections=ssh.max_connections,
+        login_timeout_seconds=ssh.login_timeout_seconds,
+        idle_timeout_seconds=ssh.idle_timeout_seconds,
+        entrance=entrance_options(ssh),
+    )
+
+
+def entrance_options(ssh: SshSection) -> EntranceOptions:
+    """Return whose PROXY headers are believed."""
+    from hgfleet.adapters.ssh_entrance import EntranceOptions
+
+    return EntranceOptions(
+        trusted_proxies=ssh.trusted_proxies,
+        header_timeout_seconds=ssh.proxy_header_timeout_seconds,
+        max_connections=ssh.max_connections,
+    )

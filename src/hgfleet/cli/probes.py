@@ -37,10 +37,23 @@ def is_answering(path: Path, op: str) -> bool:
     return True
 
 
-def has_ssh_banner(address: str, port: int) -> bool:
-    """Tell whether an SSH server answers there."""
+def is_listening(path: Path) -> bool:
+    """Tell whether sshd's programs find the reception at their socket."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.settimeout(PROBE_SECONDS)
+            connection.connect(str(path))
+    except OSError:
+        return False
+    return True
+
+
+def has_ssh_banner(address: str, port: int, is_proxied: bool = False) -> bool:
+    """Tell whether an SSH server answers there; `is_proxied`: it wants a load balancer's header from us."""
     try:
         with socket.create_connection((address, port), PROBE_SECONDS) as connection:
+            if is_proxied:
+                connection.sendall(b"PROXY UNKNOWN\r\n")
             return connection.recv(4) == b"SSH-"
     except OSError:
         return False

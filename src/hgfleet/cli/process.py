@@ -103,23 +103,15 @@ def run_sessions_process(start: Start) -> int:
 
 
 def run_ssh_process(start: Start) -> int:
-    """Run the SSH front and its gate."""
-    from hgfleet.adapters.asyncssh_front import FrontOptions
-    from hgfleet.cli.parts import open_directory
+    """Run the SSH front and its gate: the embedded server, or the reception behind sshd."""
+    from hgfleet.cli.parts import open_directory, ssh_server
     from hgfleet.ssh.front import SshFrontOptions, run_ssh_front
     from hgfleet.ssh.gate import Site
     from hgfleet.ssh.reception import SessionLimits
 
     config, ssh, access = start.config, start.config.ssh, start.config.access
     options = SshFrontOptions(
-        listen=FrontOptions(
-            bind=ssh.bind,
-            port=ssh.port,
-            host_key=ssh.host_key,
-            max_connections=ssh.max_connections,
-            login_timeout_seconds=ssh.login_timeout_seconds,
-            idle_timeout_seconds=ssh.idle_timeout_seconds,
-        ),
+        server=ssh_server(start.layout),
         agent_socket=start.layout.agent_socket,
         sessions_socket=start.layout.sessions_socket,
         audit_file=start.layout.audit_file,
@@ -136,6 +128,23 @@ def run_ssh_process(start: Start) -> int:
         ),
     )
     return run_ssh_front(options, open_directory(config))
+
+
+def run_ssh_entrance_process(start: Start) -> int:
+    """Accept connections for sshd behind a load balancer."""
+    from hgfleet.adapters.sshd_connections import SshdProgram
+    from hgfleet.cli.openssh import find_sshd
+    from hgfleet.cli.parts import entrance_options
+    from hgfleet.ssh.entrance import SshEntranceOptions, run_ssh_entrance
+
+    ssh, layout = start.config.ssh, start.layout
+    sshd = SshdProgram(
+        program=find_sshd(layout),
+        config=layout.sshd_config,
+        max_connections=ssh.max_connections,
+        login_timeout_seconds=ssh.login_timeout_seconds,
+    )
+    return run_ssh_entrance(SshEntranceOptions(ssh.bind, ssh.port, entrance_options(ssh), sshd))
 
 
 def run_applier_process(start: Start) -> int:
@@ -266,6 +275,7 @@ ROLES: dict[str, Callable[[Start], int]] = {
     "log-agent": run_log_agent_process,
     "sessions": run_sessions_process,
     "ssh": run_ssh_process,
+    "ssh-entrance": run_ssh_entrance_process,
     "applier": run_applier_process,
     "web": run_web_process,
     "redirect": run_redirect_process,

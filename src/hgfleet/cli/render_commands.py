@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 from hgfleet.cli.fleet import Fleet, fleet_options
+from hgfleet.cli.openssh import sshd_config_text
 from hgfleet.cli.rendered_files import haproxy_text, hgrc_text
 from hgfleet.errors import RejectedError
 
@@ -34,6 +35,19 @@ def print_haproxy(fleet: Fleet) -> None:
             "render.no-ports", "the mirrors' ports are chosen at each start", hint="set mirrors.ports"
         )
     click.echo(haproxy_text(fleet.layout), nl=False)
+
+
+@render_group.command("sshd")
+@fleet_options
+def print_sshd(fleet: Fleet) -> None:
+    """Print the configuration of OpenSSH's server, for ssh.kind = "openssh"."""
+    if fleet.config.ssh.kind != "openssh":
+        raise RejectedError(
+            "render.embedded-ssh",
+            "this fleet's SSH server is the embedded one",
+            hint="see ssh.kind",
+        )
+    click.echo(sshd_config_text(fleet.layout), nl=False)
 
 
 @render_group.command("hgrc")

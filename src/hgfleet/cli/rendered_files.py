@@ -1,4 +1,4 @@
-"""The files that a run of the fleet is given: the hgrc of sessions, HAProxy's configuration.
+"""The files that a run of the fleet is given: the hgrc of sessions, HAProxy's and sshd's configuration.
 
 Promises: made anew from the configuration at every start; `hgfleet render` shows the same texts.
 Does not: decide what they say (the adapters that render them do).
@@ -12,6 +12,7 @@ from hgfleet.adapters.files import write_by_rename
 from hgfleet.adapters.haproxy_config import HaproxyOptions, Mirror, Timing, render_haproxy
 from hgfleet.adapters.hgrc_render import HgrcOptions, render_hgrc
 from hgfleet.cli.addresses import has_proxy, mirror_addresses, ssh_address
+from hgfleet.cli.openssh import sshd_config_text
 from hgfleet.config.layout import FleetLayout
 from hgfleet.errors import ConfigError
 
@@ -19,6 +20,8 @@ from hgfleet.errors import ConfigError
 def write_rendered_files(layout: FleetLayout) -> None:
     """Write everything that the processes of this run read beside their configuration."""
     write_by_rename(layout.hgrc, hgrc_text(layout).encode())
+    if layout.config.ssh.kind == "openssh":
+        write_by_rename(layout.sshd_config, sshd_config_text(layout).encode())
     if has_proxy(layout.config):
         http = layout.config.http
         write_by_rename(layout.haproxy_certificate, http.certificate.read_bytes() + http.key.read_bytes())

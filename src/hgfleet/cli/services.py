@@ -16,8 +16,14 @@ from pathlib import Path
 
 import hgfleet
 from hgfleet.adapters.hgrc_render import without_mercurial_settings
-from hgfleet.cli.addresses import MirrorAddress, has_proxy, mirror_addresses, reachable
-from hgfleet.cli.probes import has_ssh_banner, http_status, is_agent_serving, is_answering
+from hgfleet.cli.addresses import (
+    MirrorAddress,
+    has_proxy,
+    is_trusted_proxy,
+    mirror_addresses,
+    reachable,
+)
+from hgfleet.cli.probes import has_ssh_banner, http_status, is_agent_serving, is_answering, is_listening
 from hgfleet.cli.process_command import process_command
 from hgfleet.cli.supervisor import Service
 from hgfleet.config.layout import PRIMARY, FleetLayout
@@ -32,7 +38,7 @@ _OK, _MOVED = 200, 301
 def list_services(layout: FleetLayout, directory: Path, environment: Mapping[str, str]) -> list[Service]:
     """Return the processes, to be started by stage. Raises ConfigError `proxy.missing`."""
     make = _Maker(layout, directory, environment)
-    services = [make.log_agent(), make.sessions(), make.coordinator(), make.ssh()]
+    services = [make.log_agent(), make.sessions(), make.coordinator(), *make.ssh()]
     for address in mirror_addresses(layout.config):
         services += [make.applier(address), make.web(address)]
     services.append(make.proxy() if has_proxy(layout.config) else make.redirect())
@@ -77,10 +83,16 @@ class _Maker:
         ready = partial(_answers, reachable(admin.bind), admin.port, "/-/status", _OK, is_tls=False)
         return replace(self._python("coordinator", ALL, ready, stage=1), after="log-agent")
 
-    def ssh(self) -> Service:
+    def ssh(self) -> list[Service]:
+        """Make the embedded server; or the reception, and behind a proxy what accepts for sshd."""
         ssh = self._config.ssh
-        ready = partial(has_ssh_banner, reachable(ssh.bind), ssh.port)
-        return self._python("ssh", PRIMARY, ready, stage=2)
+        answers = partial(has_ssh_banner, reachable(ssh.bind), ssh.port, is_trusted_proxy(ssh))
+        if ssh.kind == "embedded":
+            return [self._python("ssh", PRIMARY, answers, stage=2)]
+        reception = self._python("ssh", PRIMARY, partial(is_listening, self._layout.gate_socket), stage=2)
+        if not ssh.trusted_proxies:  # sshd listens itself, and whoever runs it starts it
+            return [reception]
+        return [reception, self._python("ssh-entrance", PRIMARY, answers, stage=2)]
 
     def applier(self, mirror: MirrorAddress) -> Service:
         return replace(self._python("applier", mirror.name, _always, stage=1), after="log-agent")

@@ -77,6 +77,21 @@ class FleetLayout:
         return self.run / "sessions.sock"
 
     @property
+    def gate_socket(self) -> Path:
+        """Where sshd's forced command asks the reception."""
+        return self.run / "ssh-gate.sock"
+
+    @property
+    def keys_socket(self) -> Path:
+        """Where sshd's look-up of keys asks the reception."""
+        return self.config.openssh.lookup_socket or self.run / "ssh-keys.sock"
+
+    @property
+    def sshd_config(self) -> Path:
+        """The configuration of an sshd that we start ourselves."""
+        return self.run / "sshd_config"
+
+    @property
     def effective_config(self) -> Path:
         """What the running processes read: the file with this run's options in it."""
         return self.run / "effective.toml"

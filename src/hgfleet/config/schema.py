@@ -102,8 +102,11 @@ class AccessSection(Section):
 
 
 class SshSection(Section):
-    """The embedded SSH server."""
+    """The SSH server in front of the primary."""
 
+    kind: Literal["embedded", "openssh"] = setting(
+        "embedded", "which server: embedded, or openssh (sshd with the file of `hgfleet render sshd`)"
+    )
     bind: Address = setting("127.0.0.1", "address to listen on")
     port: Port = setting(2222, "port to listen on")
     host_key: FilePath = setting("keys/ssh_host_ed25519", "private host key")
@@ -115,6 +118,30 @@ class SshSection(Section):
     )
     idle_timeout_seconds: Duration = setting(
         "5m", "a client that answers no keep-alive for so long is cut off", key="idle_timeout"
+    )
+    trusted_proxies: Networks = setting(
+        [], "networks of load balancers: their connections must start with a PROXY header (v1 or v2)"
+    )
+    proxy_header_timeout_seconds: Duration = setting(
+        "5s", "a trusted proxy's connection without its header by then is closed", key="proxy_header_timeout"
+    )
+
+
+class OpenSshSection(Section):
+    """OpenSSH as the SSH server; used with ssh.kind = "openssh" only."""
+
+    program: str = setting("sshd", "sshd, by path or found on PATH; started only behind ssh.trusted_proxies")
+    python: str = setting(
+        "",
+        "a Python since 3.9 in a path that only root can change, which runs sshd's look-up and gate; "
+        '"": our own if it is in such a path, else /usr/bin/python3',
+    )
+    lookup_user: str = setting(
+        "", 'the user whom sshd runs the look-up of keys as; "": the one that hgfleet runs as'
+    )
+    lookup_group: str = setting("", "a group of lookup_user's that the socket for it is given to")
+    lookup_socket: OptionalFilePath = setting(
+        "", 'that socket, in a directory that lookup_user can enter; "": in site.run_directory'
     )
 
 
@@ -220,6 +247,7 @@ class FleetConfig(Section):
     directory: DirectorySection
     access: AccessSection
     ssh: SshSection
+    openssh: OpenSshSection
     http: HttpSection
     proxy: ProxySection
     admin: AdminSection

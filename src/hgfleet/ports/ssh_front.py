@@ -26,6 +26,19 @@ class Visit:
     client_address: str
     command: str | None  # None: no command was asked for
     variables: Mapping[str, str] = field(default_factory=dict)
+    key_fingerprint: str = ""  # of the key that the account proved, "SHA256:…"
+
+
+class SshFront(Protocol):
+    """A way in: what listens, and hands visits to the reception that it was made with."""
+
+    async def start(self) -> int:
+        """Listen; return the TCP port, 0 when it has none. Raises ConfigError when that is not possible."""
+        ...
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Take nobody new, let the visits end, then close what is left."""
+        ...
 
 
 class Streams(Protocol):

@@ -1,9 +1,9 @@
-"""The SSH service: an SSH server in front, the gate behind it, sessions handed to the session server.
+"""The SSH service: an SSH server of one kind or another in front, the gate behind it, sessions handed over.
 
 Promises: every visit ends with one line in the log and one in the audit file, under the trace id that its
 push carries through the log. A client is told one line and an exit status of its own for each class of
 failure; what could not be asked is "temporarily unavailable, nothing was changed", exit 75.
-Does not: run Mercurial, or a program.
+Does not: run Mercurial, or any program: sshd, where it is the server, is started by others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hgfleet.adapters.asyncssh_front import AsyncSshFront, FrontOptions
+from hgfleet.adapters.openssh_front import OpenSshFront, OpenSshOptions
 from hgfleet.ports.directory import Directory
+from hgfleet.ports.ssh_front import SshFront
 from hgfleet.ssh.accounts import AccountLimits, Accounts
 from hgfleet.ssh.audit import AuditFile
 from hgfleet.ssh.gate import Site
@@ -31,7 +33,7 @@ _log = logging.getLogger("hgfleet.ssh")
 class SshFrontOptions:
     """Where the service listens, whom it talks to, and its limits."""
 
-    listen: FrontOptions
+    server: FrontOptions | OpenSshOptions  # which server it is, and where it listens
     agent_socket: Path
     sessions_socket: Path
     audit_file: Path
@@ -56,13 +58,21 @@ async def _serve(options: SshFrontOptions, directory: Directory) -> int:
     ):
         accounts = Accounts(directory, lookups, options.account_limits)
         services = LocalServices(options.agent_socket, options.sessions_socket, calls)
-        front = AsyncSshFront(options.listen, _make_reception(options, accounts, services))
+        front = _make_front(options.server, _make_reception(options, accounts, services))
         port = await front.start()
-        _log.info("ssh.ready", extra={"address": options.listen.bind, "port": port})
+        _log.info("ssh.ready", extra={"server": type(front).__name__, "port": port})
         await stop.wait()
         await front.stop(options.stop_grace_seconds)
     _log.info("ssh.stopped")
     return 0
+
+
+def _make_front(server: FrontOptions | OpenSshOptions, reception: FleetReception) -> SshFront:
+    match server:
+        case FrontOptions():
+            return AsyncSshFront(server, reception)
+        case OpenSshOptions():
+            return OpenSshFront(server, reception)
 
 
 def _make_reception(options: SshFrontOptions, accounts: Accounts, services: LocalServices) -> FleetReception:

@@ -51,6 +51,7 @@ class _Record:
     trace: str
     account: str
     client_address: str
+    key: str  # the fingerprint of the one that was proved
     command: str = "refused"  # never the client's own words
     pusher: str = ""
     repository: str = ""
@@ -67,6 +68,7 @@ class _Record:
             "account": self.account,
             "pusher": self.pusher,
             "client_address": self.client_address,
+            "key": self.key,
             "command": self.command,
             "repository": self.repository,
             "code": self.code,
@@ -97,7 +99,7 @@ class FleetReception:
         return await self._accounts.find(name)
 
     async def receive(self, visit: Visit, streams: Streams) -> int:
-        record = _Record(uuid.uuid4().hex, visit.account, visit.client_address)
+        record = _Record(uuid.uuid4().hex, visit.account, visit.client_address, visit.key_fingerprint)
         status = FleetError.exit_code
         try:
             status = await self._serve(visit, streams, record)
