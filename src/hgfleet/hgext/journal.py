@@ -10,11 +10,13 @@ Does not: bring back what the log has and the copy lost by it (hgext.recovery).
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from mercurial import localrepo, transaction
 
-from hgfleet.hgext import lock_guard
+from hgfleet.hgext import generations, lock_guard
+from hgfleet.hgext.copies import Copy
 
 JOURNAL = b"journal"
 
@@ -46,11 +48,11 @@ def _drop_torn_line(svfs: Any, name: bytes) -> None:
             file.truncate(data.rfind(b"\n") + 1)
 
 
-def is_abandoned(repo: Any) -> bool:
-    """Tell, without the lock, whether a transaction lies there that nobody works on."""
-    svfs = repo.unfiltered().svfs
-    return (
-        bool(svfs.exists(JOURNAL))
-        and not lock_guard.is_locked(repo.unfiltered())
-        and bool(svfs.exists(JOURNAL))
-    )
+def is_abandoned(copy: Copy) -> bool:
+    """Tell, without the lock, whether a transaction lies there that nobody works on.
+
+    The repository is opened only if there is one: nearly every session finds none.
+    """
+    root = generations.current_root(copy.directory)
+    path = None if root is None else root / ".hg" / "store" / os.fsdecode(JOURNAL)
+    return path is not None and path.exists() and not lock_guard.is_locked(copy.repo) and path.exists()

@@ -82,7 +82,7 @@ def _bring_up_to_date(copy: Copy, repository: RepoId, agent: LogAgentClient) -> 
         catch_up(copy, repository, last, agent)
     elif not copy.is_present:  # deleted here by a message that this log has lost
         raise _behind(state, last)
-    elif _is_current(state, last) and not journal.is_abandoned(copy.repo):
+    elif _is_current(state, last) and not journal.is_abandoned(copy):
         return state
     elif not lock_guard.is_locked(copy.repo):
         _catch_up_locked(copy)
