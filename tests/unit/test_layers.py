@@ -19,7 +19,7 @@ OUTERMOST_FRAMES = frozenset(
         "hgfleet.adapters.openssh_front",
         "hgfleet.cli.main",
         "hgfleet.cli.process",
-        "hgfleet.hgext.session_children",
+        "hgfleet.hgext.session_fork",
         "hgfleet.hgext.session_worker",
         "hgfleet.hgext.transactions",  # after the append nothing that is raised means that the push failed
         "hgfleet.web.application",

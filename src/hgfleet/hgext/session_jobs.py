@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from hgfleet.hgext import recovery, session_context
 from hgfleet.hgext.copies import Copy
 from hgfleet.hgext.options import read_options
 from hgfleet.hgext.rebuild import rebuild
-from hgfleet.hgext.session_children import REPLY_DESCRIPTOR, Job
 from hgfleet.hgext.session_context import SessionPage
-from hgfleet.hgext.session_preload import preload_mercurial
-from hgfleet.hgext.session_request import CatchUpRequest, parse_catch_up, parse_serve
+from hgfleet.hgext.session_fork import Header, Job
+from hgfleet.hgext.session_preload import WarmUp, preload_mercurial
+from hgfleet.hgext.session_request import CatchUpRequest, ServeRequest, parse_catch_up, parse_serve
 from hgfleet.hgext.session_worker import Session, WorkerSetting
 from hgfleet.model.frames import encode_frame, error_header
 
@@ -36,34 +37,48 @@ class SessionJobs:
         scratch = Path(options.spool_directory or repositories.parent) / "sessions"
         shutil.rmtree(scratch, ignore_errors=True)  # of a server that was killed
         scratch.mkdir(parents=True)
+        self._warm_up = WarmUp(ui, scratch / "warm-up")
         self._setting = WorkerSetting(ui, options, repositories, places_file, max_reads, scratch)
 
-    def serve(self, header: dict[str, Any], streams: tuple[int, int, int]) -> Job:
-        """Return the job of one session. Raises RejectedError for a bad request."""
-        request = parse_serve(header)
+    @staticmethod
+    def describe(header: Header) -> dict[str, Any]:
+        """Return what `status` and the log say about a request. Raises RejectedError for a bad one."""
+        is_serve = header.get("op") == "serve"
+        return parse_serve(header).description if is_serve else parse_catch_up(header).description
 
+    def warm_up(self) -> None:
+        """Open a repository and answer what every client asks first."""
+        self._warm_up.read()
+
+    def make(self, header: Header, descriptors: Sequence[int]) -> Job:
+        """Return the job of a request that was described before."""
+        if header["op"] == "serve":
+            return self._serve(parse_serve(header), descriptors)
+        return self._catch_up(parse_catch_up(header), *descriptors)
+
+    def _serve(self, request: ServeRequest, descriptors: Sequence[int]) -> Job:
         def run(page: SessionPage) -> int:
             session_context.watch(page)
             return Session(self._setting, request).run()
 
-        return Job(run, streams, request.description)
+        first, second, third = descriptors
+        return Job(run, (first, second, third))
 
-    def catch_up(self, header: dict[str, Any], reply: int) -> Job:
+    def _catch_up(self, request: CatchUpRequest, reply: int) -> Job:
         """Return the job that brings one copy to the end of its log and answers on the connection itself."""
-        request = parse_catch_up(header)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        return Job(lambda _page: self._catch_up(request), (null, 2, 2), request.description, reply)
+        return Job(lambda _page: self._answer_catch_up(request, reply), (null, 2, 2))
 
     def clean_up(self, pid: int) -> None:
         """Remove what a worker that has ended left of its upload."""
         shutil.rmtree(self._setting.scratch / str(pid), ignore_errors=True)
 
-    def _catch_up(self, request: CatchUpRequest) -> int:
+    def _answer_catch_up(self, request: CatchUpRequest, reply: int) -> int:
         try:
             answer = {"ok": True, **self._end_of_log(request)}
         except FleetError as error:
             answer = error_header(error)
-        with socket.socket(fileno=REPLY_DESCRIPTOR) as connection:
+        with socket.socket(fileno=reply) as connection:
             connection.setblocking(True)
             connection.sendall(encode_frame(answer))
         return 0

@@ -13,11 +13,14 @@ import io
 import os
 import tempfile
 import threading
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from mercurial import (
     context,
     encoding,
+    error,
     exchange,
     extensions,
     initialization,
@@ -57,6 +60,26 @@ def preload_mercurial() -> Any:
     return ui
 
 
+class WarmUp:
+    """An empty repository, and what every client asks first: a forked child answers it to nobody.
+
+    That costs the child what its first client would wait for: copying the memory that it shares.
+    """
+
+    def __init__(self, ui: Any, directory: Path) -> None:
+        """Make the repository; where the disk refuses, there is no warming up."""
+        self._ui = ui
+        self._path = os.fsencode(directory)
+        with suppress(OSError):
+            localrepo.instance(ui.copy(), self._path, True)
+
+    def read(self) -> None:
+        """Open the repository and answer."""
+        with suppress(OSError, error.RepoError):
+            repo = localrepo.instance(self._ui.copy(), self._path, False)
+            _answer_nobody(repo.ui, repo)
+
+
 def _check_extension() -> None:
     """Mercurial disables an extension that fails to set up and carries on: look whether it is there."""
     loaded = {module.__name__ for _, module in extensions.extensions()}
@@ -78,7 +101,11 @@ def _warm_up(ui: Any, directory: bytes) -> None:
     target.ui.pushbuffer(error=True)
     _commit(source)
     exchange.push(source, target.peer(), newbranch=True)
-    wireprotoserver._runsshserver(ui, target, io.BytesIO(_WIRE_COMMANDS), io.BytesIO(), threading.Event())
+    _answer_nobody(ui, target)
+
+
+def _answer_nobody(ui: Any, repo: Any) -> None:
+    wireprotoserver._runsshserver(ui, repo, io.BytesIO(_WIRE_COMMANDS), io.BytesIO(), threading.Event())
 
 
 def _commit(repo: Any) -> None:

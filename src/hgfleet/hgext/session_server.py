@@ -17,13 +17,14 @@ import os
 import selectors
 import signal
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hgfleet.errors import ConfigError, InvariantError, PoisonError, RejectedError, TransientError
-from hgfleet.hgext.session_children import Child, Children, Ended, Job
+from hgfleet.hgext.session_children import Child, Children, Ended
 from hgfleet.hgext.session_connection import Connection, is_same_user
 from hgfleet.model.frames import Frame, error_header
 from hgfleet.runtime import clock
@@ -75,7 +76,7 @@ class SessionServer:
     def __init__(self, options: SessionServerOptions, jobs: SessionJobs) -> None:
         self._options = options
         self._jobs = jobs
-        self._children = Children(self._forget_everything)
+        self._children = Children(jobs, self._forget_everything)
         self._connections: set[Connection] = set()
         self._is_asked_to_stop = False
         self._is_stopping = False
@@ -87,6 +88,7 @@ class SessionServer:
         """Serve until a stop signal; return 0."""
         self._watch_signals()
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._children.keep_spare()
         _log.info("sessions.ready", extra={"socket": str(self._options.socket)})
         while not self._is_stopping or len(self._children):
             for key, _ in self._selector.select(_TICK_SECONDS):
@@ -124,6 +126,7 @@ class SessionServer:
             connection.detach()
         for sock in (self._listener, *self._wakeup):
             sock.detach()
+        self._children.detach()
 
     # ---- connections
 
@@ -140,6 +143,8 @@ class SessionServer:
         self._selector.register(sock, selectors.EVENT_READ, lambda: self._receive(connection))
 
     def _receive(self, connection: Connection) -> None:
+        if connection not in self._connections:  # dropped by what else this turn of the loop has brought
+            return
         try:
             frames = connection.receive()
             for frame in frames or ():
@@ -166,9 +171,10 @@ class SessionServer:
             self._selector.unregister(connection.sock)
 
     def _drop(self, connection: Connection) -> None:
-        self._unregister(connection)
-        self._connections.discard(connection)
-        connection.close()
+        if connection in self._connections:
+            self._unregister(connection)
+            self._connections.discard(connection)
+            connection.close()
 
     # ---- operations
 
@@ -179,32 +185,42 @@ class SessionServer:
             case "serve":
                 self._serve(connection, frame.header)
             case "catch_up":
-                self._start(self._jobs.catch_up(frame.header, connection.sock.fileno()), connection)
+                self._start(frame.header, [connection.sock.fileno()], connection)
             case "status":
                 connection.send({"ok": True, "sessions": [_describe(child) for child in self._children]})
             case _:
                 raise RejectedError("sessions.unknown-op", "no such operation")
 
-    def _serve(self, connection: Connection, request: dict[str, Any]) -> None:
+    def _serve(self, connection: Connection, header: dict[str, Any]) -> None:
         streams = connection.take_descriptors()
         try:
-            child = self._start(self._jobs.serve(request, streams), connection)
+            child = self._start(header, streams, connection)
         finally:
             for descriptor in streams:
                 os.close(descriptor)
         connection.send({"ok": True, "pid": child.pid})
 
-    def _start(self, job: Job, connection: Connection) -> Child:
+    def _start(self, header: dict[str, Any], descriptors: Sequence[int], connection: Connection) -> Child:
+        description = self._jobs.describe(header)
         if self._is_stopping:
             raise TransientError("sessions.stopping", "the session server is stopping")
-        limit = self._options.max_sessions if job.description["op"] == "serve" else _MAX_CATCH_UPS
-        running = [child for child in self._children if child.description["op"] == job.description["op"]]
+        limit = self._options.max_sessions if description["op"] == "serve" else _MAX_CATCH_UPS
+        running = [child for child in self._children if child.description["op"] == description["op"]]
         if len(running) >= limit:
             raise TransientError("sessions.full", "too many sessions at once", hint="try again in a minute")
         try:
-            return self._children.start(job, connection)
+            child = self._children.start(header, descriptors, description, connection)
         except OSError as error:
             raise TransientError("sessions.full", "no process for another session") from error
+        self._selector.register(child.forked.control, selectors.EVENT_READ, lambda: self._hear(child))
+        return child
+
+    def _hear(self, child: Child) -> None:
+        """Take a child's word that it is done, and pass it on while the kernel takes the process down."""
+        self._selector.unregister(child.forked.control)
+        child.status = child.forked.take_status()
+        if child.status is not None:
+            self._answer_end(child, child.status)
 
     # ---- what goes on by itself
 
@@ -215,25 +231,33 @@ class SessionServer:
             _log.error("session.overdue", extra={"pid": child.pid, **child.description})
         for ended in self._children.reap():
             self._report_end(ended)
+            self._children.keep_spare()
         too_old = clock.monotonic() - _REQUEST_SECONDS
         for connection in list(self._connections):
             if connection.opened_at < too_old and self._children.of(connection) is None:
                 self._drop(connection)
 
     def _report_end(self, ended: Ended) -> None:
-        child, status = ended.child, ended.status
+        child = ended.child
+        changes, last_seq = child.forked.page.recorded
         fields = {
             "pid": child.pid,
-            "exit": status,
+            "exit": ended.status,
             "duration_seconds": round(clock.now() - child.started_at, 3),
             "cpu_seconds": round(ended.cpu_seconds, 3),
-            "changes": ended.recorded[0],
-            "last_seq": ended.recorded[1],
+            "changes": changes,
+            "last_seq": last_seq,
         }
         _log.info("session.ended", extra=fields | child.description)
         self._jobs.clean_up(child.pid)
+        if child.status is None:
+            if child.forked.control.fileno() in self._selector.get_map():
+                self._selector.unregister(child.forked.control)
+            self._answer_end(child, ended.status)
+
+    def _answer_end(self, child: Child, status: int) -> None:
         if child.description["op"] == "serve":
-            changes, last_seq = ended.recorded
+            changes, last_seq = child.forked.page.recorded
             child.connection.send({"ok": True, "exit": status, "changes": changes, "last_seq": last_seq})
         elif status:
             child.connection.send(error_header(InvariantError("sessions.crashed", "the worker crashed")))
@@ -244,6 +268,7 @@ class SessionServer:
         self._selector.unregister(self._listener)
         self._listener.close()
         self._options.socket.unlink(missing_ok=True)
+        self._children.close()
         for child in self._children:
             self._children.hang_up(child, self._options.stop_grace_seconds, signal.SIGTERM)
 
