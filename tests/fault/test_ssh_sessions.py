@@ -18,7 +18,7 @@ from hgfleet.adapters.local_client import LocalClient
 from hgfleet.errors import PoisonError, RejectedError
 from hgfleet.model.frames import FrameDecoder, encode_frame
 from tests.support.clients import finish, run
-from tests.support.fleet import Fleet, is_alive
+from tests.support.fleet import Fleet, descendants, is_alive
 from tests.support.invariants import check_repository
 from tests.support.repositories import WorkingCopy
 
@@ -128,6 +128,22 @@ def test_garbage_on_the_session_servers_socket_costs_only_its_sender(
                 client.receive()
     work.push(fleet.ssh_url(repository)).ok()
     assert fleet.child("sessions") == before
+
+
+def test_a_worker_that_is_killed_while_it_waits_for_a_request_costs_nobody_a_session(
+    fleet: Fleet, repository: str, work: WorkingCopy
+) -> None:
+    def waiting() -> list[int]:
+        return descendants(fleet.child("sessions").pid)
+
+    work.run("id", fleet.ssh_url(repository)).ok()
+    wait_no_sessions(fleet)
+    fleet.wait(lambda: len(waiting()) == 1, "one worker waits")
+    [spare] = waiting()
+    os.kill(spare, signal.SIGKILL)
+    work.push(fleet.ssh_url(repository)).ok()
+    wait_no_sessions(fleet)
+    fleet.wait(lambda: len(waiting()) == 1 and waiting() != [spare], "another one waits")
 
 
 def test_descriptors_without_a_fitting_request_are_closed(fleet: Fleet) -> None:
