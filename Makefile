@@ -28,6 +28,7 @@ setup-test: setup
 	@$(environment) hg6
 	@.venv/bin/python tools/programs.py
 	@.venv/bin/python tools/go_programs.py
+	@.venv/bin/python tools/kafka_broker.py
 
 .PHONY: up
 up: setup ## run a fleet on this machine; options in UP_ARGS

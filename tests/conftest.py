@@ -1,10 +1,15 @@
 """What every test run needs, whoever starts it: programs on the PATH and settings of hypothesis."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.support.kafka import KafkaCluster
 
 pytest.register_assert_rewrite("tests.support")
 
@@ -16,3 +21,12 @@ os.environ["PATH"] = os.pathsep.join([str(_FIRST), os.environ.get("PATH", os.def
 settings.register_profile("dev", deadline=None, max_examples=100)
 settings.register_profile("ci", deadline=None, max_examples=300, print_blob=True, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator["KafkaCluster"]:
+    """One broker for the whole run; each test uses topics of its own and leaves the broker running."""
+    from tests.support.kafka import running_kafka
+
+    with running_kafka(tmp_path_factory.mktemp("kafka")) as cluster:
+        yield cluster

@@ -42,6 +42,11 @@ class ServerProcess:
 
     def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Start the server and wait until it takes connections."""
+        self.launch(environment)
+        self.wait_until_answering()
+
+    def launch(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start the server without waiting for it."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._arguments,
@@ -50,6 +55,9 @@ class ServerProcess:
                 stdin=subprocess.DEVNULL,
                 env=environment,
             )
+
+    def wait_until_answering(self) -> None:
+        """Wait until it takes connections."""
         wait_until(
             self._is_answering,
             what=f"{self._arguments[len(self._prefix)]} answers on port {self.port}",
