@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.support.server_process import ServerProcess, free_port
 from tests.support.waiting import wait_until
@@ -189,12 +190,12 @@ class KafkaCluster:
             explain=self.explain,
         )
 
-    def probe(self) -> dict[str, object]:
+    def probe(self) -> dict[str, Any]:
         """Return what a client sees of the cluster, {} when it sees none; asked in a process of its own."""
         settings = json.dumps(self.client_settings)
         command = [*self.brokers[0].place.prefix, sys.executable, "-c", _PROBE, settings]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=START_SECONDS)
-        answer: dict[str, object] = json.loads(done.stdout) if done.returncode == 0 else {}
+        answer: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
         return answer
 
     def explain(self) -> str:
