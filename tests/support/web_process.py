@@ -29,7 +29,7 @@ from tests.support.waiting import wait_until
 class WebProcess:
     """gunicorn on a free port of loopback, with a certificate of its own."""
 
-    def __init__(self, directory: Path, site: SiteOptions, *, workers: int = 2) -> None:
+    def __init__(self, directory: Path, site: SiteOptions, *, workers: int = 2, threads: int = 4) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self.port = free_port()
@@ -45,7 +45,7 @@ class WebProcess:
             certificate=files.certificate,
             key=files.key,
             workers=workers,
-            threads=4,
+            threads=threads,
             graceful_timeout_seconds=20,
         )
         self.log = directory / "web.log"
@@ -85,6 +85,13 @@ class WebProcess:
     def lines(self) -> list[dict[str, Any]]:
         """Return what was logged so far."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def kill(self) -> None:
+        """Kill it and its workers, which would look after themselves only after a while."""
+        if self.process.poll() is None:
+            for pid in (*self.worker_pids(), self.process.pid):
+                os.kill(pid, signal.SIGKILL)
+            self.process.wait()
 
     def stop(self) -> int:
         """Ask it to end and return its status."""

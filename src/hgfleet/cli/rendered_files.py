@@ -59,17 +59,19 @@ def haproxy_text(layout: FleetLayout) -> str:
         HaproxyOptions(
             bind_address=config.http.bind,
             http_port=config.http.http_port,
-            https_port=public.port or config.http.https_port,
+            https_port=config.http.https_port,
+            public_port=public.port or (443 if config.site.url else None),
             public_name=public.hostname or "localhost",
             certificate_file=layout.haproxy_certificate,
             mirrors=tuple(Mirror(m.name, m.address, m.port) for m in mirror_addresses(config)),
             mirrors_ca_file=config.http.ca_file,
-            mirrors_name="localhost",
+            control_socket=layout.haproxy_socket,
             timing=Timing(
                 check_interval_seconds=config.proxy.check_interval_seconds,
                 check_timeout_seconds=config.proxy.check_timeout_seconds,
                 falls=config.proxy.fall,
             ),
+            quiet_requests=config.http.workers * config.http.threads // 2,
             max_connections=config.proxy.max_connections,
         )
     )

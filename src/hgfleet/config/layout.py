@@ -107,6 +107,11 @@ class FleetLayout:
         return self.run / "haproxy.cfg"
 
     @property
+    def haproxy_socket(self) -> Path:
+        """HAProxy's admin socket; short, for HAProxy makes it under a longer name first."""
+        return self.run / "lb.sock"
+
+    @property
     def haproxy_certificate(self) -> Path:
         """Certificate chain and key in one file, as HAProxy wants them."""
         return self.run / "haproxy.pem"

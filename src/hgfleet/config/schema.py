@@ -171,7 +171,7 @@ class ProxySection(Section):
 
     program: str = setting("haproxy", "program, by path or found on PATH")
     check_interval_seconds: Duration = setting(
-        "300ms", "how often each mirror's readiness is asked", key="check_interval"
+        "1s", "how often a host's readiness is asked; also how long a check may take", key="check_interval"
     )
     check_timeout_seconds: Duration = setting("1s", "how long a check may take", key="check_timeout")
     fall: Count = setting(2, "failed checks in a row that take a mirror out")

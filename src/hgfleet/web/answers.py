@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -31,6 +32,11 @@ _SECURITY = {
     "Referrer-Policy": "same-origin",
 }
 _MAX_REASON = 200
+_BODY_TAG = re.compile(rb"<body[^>]*>")
+_STALE_NOTE = (
+    b'<p role="alert"><strong>No mirror is up to date at the moment. '
+    b"This page may be older than what you saw before.</strong></p>"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,14 @@ def page(status: int, title: str, content: str, headers: Headers | None = None) 
     )
     own = [("Content-Type", "text/html; charset=utf-8"), *(headers or [])]
     return Answer(status_line(status), document.encode(), own)
+
+
+def marked_stale(answer: Answer) -> Answer:
+    """Tell a person that a page may be old; programs see it in the header that the load balancer adds."""
+    kinds = [value for name, value in answer.headers if name.lower() == "content-type"]
+    if not kinds or not kinds[0].startswith("text/html"):
+        return answer
+    return replace(answer, body=_BODY_TAG.sub(rb"\g<0>" + _STALE_NOTE, answer.body, count=1))
 
 
 def refusal(status: int, message: str, *, is_person: bool, headers: Headers | None = None) -> Answer:

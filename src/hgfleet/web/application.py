@@ -25,7 +25,7 @@ from hgfleet.adapters.serving_file import read_serving
 from hgfleet.errors import RejectedError, TransientError
 from hgfleet.model.fleet_records import Stage
 from hgfleet.runtime import clock
-from hgfleet.web.answers import Answer, StartResponse, refusal, text
+from hgfleet.web.answers import Answer, StartResponse, marked_stale, refusal, text
 from hgfleet.web.catalogue import Catalogue, Served
 from hgfleet.web.index import Index, parse_listing
 from hgfleet.web.options import SiteOptions
@@ -85,7 +85,7 @@ class Application:
         else:
             if not isinstance(body, Answer):
                 return () if request.method == "HEAD" else body
-            answer = body
+            answer = marked_stale(body) if request.is_last_resort else body
         sent = answer.send(start)
         if request.method == "POST" and not answer.status.startswith("200"):
             return read_to_end(request.environ, sent)

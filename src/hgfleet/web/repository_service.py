@@ -28,6 +28,8 @@ from hgfleet.web.requests import Request, read_body
 _ATTEMPTS = 2
 _PAUSE_SECONDS = 0.02
 _FOLLOWING_SECONDS = 20.0  # how long a request waits for another that asks the same
+_SKEW_SECONDS = 0.25  # mirrors expose a push within this time of each other
+_LOOK_SECONDS = 0.01
 _EXPOSURES = 10  # a request meets at most so many new exposures before it gives up
 _UNKNOWN = (error.LookupError, error.RepoLookupError, error.WdirUnsupported)
 _MISFITS = (error.StorageError, error.RepoError, OSError)  # the files are not what they were when opened
@@ -52,7 +54,7 @@ class RepositoryService:
         self._check_may(served, request)
         body = read_body(request.environ)
         for _ in range(_EXPOSURES):
-            found = self._open(served)
+            found = self._open_seen(served, request)
             note(seq=found.key.seq)
             question = (found.key, *request.question(body))
             cached = self._cache.get(question)
@@ -80,6 +82,17 @@ class RepositoryService:
         if request.method == "POST" and not arguments.is_wire_command(request.command):
             raise RejectedError("web.bad-method", "only wire commands are posted", status=405)
 
+    def _open_seen(self, served: Served, request: Request) -> Found:
+        """Return what is not behind anything that was seen of the repository elsewhere (R2)."""
+        ends_at = clock.monotonic() + _SKEW_SECONDS
+        while True:
+            found = self._open(served)
+            if not request.seen.is_beyond(served.repository, found.key.seq):
+                return found
+            if clock.monotonic() > ends_at:
+                raise RejectedError("web.behind", "this mirror is behind what was already shown", status=502)
+            clock.sleep(_LOOK_SECONDS)
+
     def _open(self, served: Served) -> Found:
         found = self._repositories.open(served)
         if found is None:
@@ -89,7 +102,8 @@ class RepositoryService:
     def _work_out(
         self, found: Found, request: Request, start: StartResponse, question: object
     ) -> Answer | Iterable[bytes]:
-        exchange = Exchange(start, [("X-HgFleet-Seq", str(found.key.seq))])
+        shown = [("X-HgFleet-Seq", str(found.key.seq)), ("X-HgFleet-Repository", found.key.repository)]
+        exchange = Exchange(start, shown)
         first, rest = self._run(found, request, exchange)
         if exchange.is_sent:
             return (first,)

@@ -1,7 +1,8 @@
 """What a request says, taken from the WSGI environment once.
 
 Promises: the client's address is the peer's, unless the peer is a trusted proxy: then the last address in
-X-Forwarded-For that is not one. Nothing else of a forwarding header, nor Host, is ever used.
+X-Forwarded-For that is not one. What the load balancer adds about the fleet is believed of it alone. Nothing
+else of a forwarding header, nor Host, is ever used.
 Does not: judge arguments (web.arguments).
 """
 
@@ -9,17 +10,34 @@ from __future__ import annotations
 
 import io
 import ipaddress
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hgfleet.errors import RejectedError
+from hgfleet.model.ids import RepoId
 from hgfleet.web import arguments
 
 MAX_BODY_BYTES = 16 * 1024 * 1024  # arguments of a wire command: 400,000 changeset ids
 MAX_DISCARDED_BYTES = 256 * 1024 * 1024  # of a refused push; a larger one is cut off
 _CHUNK_BYTES = 256 * 1024
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The newest state of a repository that the load balancer has handed out."""
+
+    tag: int  # stands for the repository's id
+    seq: int
+
+    def is_beyond(self, repository: RepoId, seq: int) -> bool:
+        """Whether an answer at `seq` would take readers back; another repository may have the path now."""
+        return seq < self.seq and zlib.crc32(repository.encode()) == self.tag
+
+
+NOTHING_SEEN = Seen(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +50,8 @@ class Request:
     query: str
     command: bytes  # the value of `cmd`, b"" if there is none
     client: str  # its address
+    seen: Seen = NOTHING_SEEN  # by readers of this repository, through the load balancer
+    is_last_resort: bool = False  # no mirror is ready: any answer is better than none
 
     @property
     def is_person(self) -> bool:
@@ -53,6 +73,7 @@ class Request:
 def parse_request(environ: dict[str, Any], trusted: Sequence[Network]) -> Request:
     """Take what matters from the environment."""
     query = environ.get("QUERY_STRING", "")
+    is_proxied = _is_in(str(environ.get("REMOTE_ADDR", "")), trusted)
     return Request(
         environ=environ,
         method=environ["REQUEST_METHOD"],
@@ -60,12 +81,20 @@ def parse_request(environ: dict[str, Any], trusted: Sequence[Network]) -> Reques
         query=query,
         command=arguments.wire_command(query),
         client=_client(environ, trusted),
+        seen=_parse_seen(environ.get("HTTP_HGFLEET_SEEN", "")) if is_proxied else NOTHING_SEEN,
+        is_last_resort=is_proxied and "HTTP_HGFLEET_LAST_RESORT" in environ,
     )
 
 
 def parse_networks(texts: Sequence[str]) -> list[Network]:
     """Parse the configured proxies' networks."""
     return [ipaddress.ip_network(text) for text in texts]
+
+
+def _parse_seen(text: str) -> Seen:
+    tag, _, seq = text.partition(":")
+    is_valid = all(number.isascii() and number.isdigit() for number in (tag, seq))
+    return Seen(int(tag[:20]), int(seq[:20])) if is_valid else NOTHING_SEEN
 
 
 def _client(environ: dict[str, Any], trusted: Sequence[Network]) -> str:

@@ -16,11 +16,11 @@ from typing import Any
 
 from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
-from gunicorn.workers.gthread import ThreadWorker
 
 from hgfleet.web.application import Application
 from hgfleet.web.mercurial_ui import load_ui
 from hgfleet.web.options import WebOptions
+from hgfleet.web.worker import Worker
 
 # Clients send the ids of many heads in headers of 1 KB, when they can't send them in a body.
 _HEADERS = 4096
@@ -45,7 +45,7 @@ def _settings(options: WebOptions) -> dict[str, Any]:
         "bind": f"{host}:{options.port}",
         "workers": options.workers,
         "threads": options.threads,
-        "worker_class": _Worker,
+        "worker_class": Worker,
         "certfile": str(options.certificate),
         "keyfile": str(options.key),
         "ssl_context": _ssl_context,
@@ -86,16 +86,6 @@ class _Server(BaseApplication):
 
     def load(self) -> Any:
         return self._application
-
-
-class _Worker(ThreadWorker):
-    """Refuses connections once it is to end; else clients would wait in the kernel's queue for nobody."""
-
-    def set_accept_enabled(self, enabled: bool | None) -> None:
-        super().set_accept_enabled(enabled)
-        if not enabled and not self.alive:
-            for listener in self.sockets:
-                listener.close()
 
 
 class _Logger(glogging.Logger):
