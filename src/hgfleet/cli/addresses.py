@@ -1,6 +1,7 @@
-"""Which address and port each mirror answers at, and what the fleet's URLs are.
+"""Which address and port each part of a fleet answers at, and what the fleet's URLs are.
 
-One mirror's web workers own the public HTTPS port; more of them stand behind HAProxy, on ports of loopback.
+On one machine one mirror's web workers own the public HTTPS port; more of them stand behind HAProxy, on ports
+of loopback. In a fleet of several hosts each mirror answers at its host's own address and port.
 
 Promises: pure; the ports in the configuration are resolved ones.
 Does not: bind anything.
@@ -10,7 +11,9 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
+from hgfleet.config.hosts import hosts_with
 from hgfleet.config.schema import FleetConfig, SshSection
 from hgfleet.model.ids import HostName
 
@@ -19,25 +22,45 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class MirrorAddress:
-    """Where one mirror's web workers listen, with TLS."""
+    """Where one mirror's web workers are reached, with TLS."""
 
     name: HostName
     address: str
     port: int
+    url_host: str = "localhost"  # which the certificate names on one machine
 
     @property
     def url(self) -> str:
-        """Its own base URL; the certificate names localhost."""
-        return f"https://localhost:{self.port}"
+        """Its own base URL."""
+        return f"https://{bracketed(self.url_host)}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class SshAddress:
+    """Where one host that may accept pushes is reached, and where its `/-/readyz` says whether it does."""
+
+    name: HostName
+    address: str
+    port: int
+    admin_port: int
 
 
 def has_proxy(config: FleetConfig) -> bool:
     """Tell whether HAProxy stands in front."""
-    return config.mirrors.count > 1
+    return bool(hosts_with(config, "balancer")) if config.hosts else config.mirrors.count > 1
+
+
+def ssh_addresses(config: FleetConfig) -> list[SshAddress]:
+    """Return the hosts that may accept pushes, the primary first; [] on one machine."""
+    leading = (*hosts_with(config, "primary"), *hosts_with(config, "standby"))
+    return [SshAddress(host.name, host.address, host.ssh_port, host.admin_port) for host in leading]
 
 
 def mirror_addresses(config: FleetConfig) -> list[MirrorAddress]:
     """Return every mirror's address, in order."""
+    if config.hosts:
+        mirrors = hosts_with(config, "mirror")
+        return [MirrorAddress(host.name, host.address, host.https_port, host.address) for host in mirrors]
     names = [HostName(f"mirror{number}") for number in range(1, config.mirrors.count + 1)]
     if not has_proxy(config):
         return [MirrorAddress(names[0], config.http.bind, config.http.https_port)]
@@ -60,8 +83,15 @@ def is_trusted_proxy(ssh: SshSection) -> bool:
     return any(own in ipaddress.ip_network(network) for network in ssh.trusted_proxies)
 
 
+def bracketed(host: str) -> str:
+    """Return a host as URLs have it."""
+    return f"[{host}]" if ":" in host else host
+
+
 def ssh_host(config: FleetConfig) -> str:
     """Return the host part of SSH URLs."""
+    if config.hosts:
+        return bracketed(urlsplit(config.base_url).hostname or "localhost")
     address = ipaddress.ip_address(config.ssh.bind)
     is_local = address.is_loopback or address.is_unspecified
     return "localhost" if is_local else config.ssh.bind

@@ -56,7 +56,7 @@ def make_directory(directory: Path, config_path: Path) -> None:
 
 def make_run_directory(layout: FleetLayout) -> None:
     """Make the directory of the sockets; a link to a temporary one where the path is too long for sockets."""
-    run = layout.config.site.run_directory
+    run = layout.run_link
     if len(bytes(run / _LONGEST_SOCKET)) > _MAX_SOCKET_PATH and not run.is_dir():
         run.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         run.unlink(missing_ok=True)
@@ -92,7 +92,7 @@ def make_files(layout: FleetLayout, directory: Path) -> Credentials:
 
 def _make_directories(layout: FleetLayout) -> None:
     config = layout.config
-    owned = [config.log.path.parent, config.blobs.path, config.logs.path, config.ssh.host_key.parent]
+    owned = [config.log.path.parent, config.blobs.path, layout.logs, config.ssh.host_key.parent]
     owned += [config.http.key.parent, config.directory.path.parent]
     owned += [path for host in layout.hosts for path in (host.repositories, host.spool)]
     for path in owned:

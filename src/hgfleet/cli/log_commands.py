@@ -97,7 +97,9 @@ def _adopt_all(fleet: Fleet, agent: LogAgentClient, found: list[Lost]) -> dict[R
         raise TransientError("log.not-serving", "this host does not accept changes", hint="try again soon")
     effective = fleet.layout.effective_config
     config_path = effective if effective.exists() else fleet.place.config_path
-    command = process_command("adopt", config=config_path, directory=fleet.place.directory, name="adopt")
+    command = process_command(
+        "adopt", config=config_path, directory=fleet.place.directory, name="adopt", host=fleet.host
+    )
     adopted = {lost.repository: run_adopt(command, lost) for lost in found if lost.adopt is not None}
     for repository in adopted:
         partition = agent.last(repository).partition

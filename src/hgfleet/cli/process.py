@@ -21,6 +21,7 @@ from pathlib import Path
 import structlog
 
 from hgfleet.cli.process_command import process_command
+from hgfleet.config.hosts import find_host
 from hgfleet.config.layout import FleetLayout, HostLayout
 from hgfleet.config.load import load_config
 from hgfleet.config.schema import FleetConfig
@@ -37,20 +38,20 @@ class Start:
     config: FleetConfig
     config_path: Path
     directory: Path
-    mirror: HostName | None
+    host_name: HostName | None  # a mirror's, or this host's in `[[hosts]]`
     repository: str = ""
     source: str = ""
 
     @property
     def layout(self) -> FleetLayout:
-        """Where the fleet's files lie."""
-        return FleetLayout(self.config)
+        """Where the files of this machine lie."""
+        return FleetLayout(self.config, self.host_name if self.config.hosts else None)
 
     @property
     def host(self) -> HostLayout:
-        """The mirror that this process works for."""
-        assert self.mirror is not None  # noqa: S101 - the supervisor names it for these roles
-        return self.layout.host(self.mirror)
+        """The host whose copies this process keeps or serves."""
+        assert self.host_name is not None  # noqa: S101 - the supervisor names it for these roles
+        return self.layout.host(self.host_name)
 
     @property
     def faults(self) -> Faults:
@@ -67,14 +68,17 @@ def run_log_agent_process(start: Start) -> int:
     from hgfleet.replication.log_agent import run_log_agent
 
     config, layout = start.config, start.layout
+    own = find_host(config, layout.own) if layout.own else None
     opened = open_log(config)
     options = AgentOptions(
         socket_path=layout.agent_socket,
-        host=layout.primary.name,
-        index_path=layout.primary.log_index,
+        host=layout.agent_host.name,
+        index_path=layout.agent_host.log_index,
         log=opened.log,
         log_id=opened.log_id,
         blobs=open_blobs(config),
+        may_lead=own is None or own.is_leading,
+        may_found=own is None or "primary" in own.roles,
         append_deadline_seconds=config.push.append_deadline_seconds,
         inline_limit_bytes=config.log.inline_limit_bytes,
         release=version("hgfleet"),
@@ -154,7 +158,11 @@ def run_applier_process(start: Start) -> int:
 
     config, host = start.config, start.host
     worker = process_command(
-        "apply-worker", config=start.config_path, directory=start.directory, name=f"apply-worker-{host.name}"
+        "apply-worker",
+        config=start.config_path,
+        directory=start.directory,
+        name=f"apply-worker-{host.name}",
+        host=host.name,
     )
     options = ApplierOptions(
         host=host.name,
@@ -163,7 +171,7 @@ def run_applier_process(start: Start) -> int:
         catalogue=host.catalogue,
         serving=host.serving,
         agent_socket=start.layout.agent_socket,
-        worker_command=(*worker, "--mirror", host.name),
+        worker_command=worker,
         worker_environment=os.environ,
         workers=config.mirrors.apply_workers,
         self_stale_seconds=config.membership.self_stale_seconds,
@@ -229,7 +237,6 @@ def run_apply_worker_process(start: Start) -> int:
 def run_coordinator_process(start: Start) -> int:
     """Run the coordinator, with the admin listener in a process of its own beside it."""
     from hgfleet.cli.admin_process import start_admin
-    from hgfleet.config.layout import PRIMARY
     from hgfleet.replication.coordinator import CoordinatorOptions, run_coordinator
     from hgfleet.runtime.lifecycle import stop_on_signals
 
@@ -238,7 +245,7 @@ def run_coordinator_process(start: Start) -> int:
     with start_admin(start.config_path, start.directory, stop):
         run_coordinator(
             CoordinatorOptions(
-                host=PRIMARY,
+                host=start.layout.agent_host.name,
                 agent_socket=start.layout.agent_socket,
                 lease_seconds=membership.lease_seconds,
                 floor=membership.floor,
@@ -254,7 +261,7 @@ def run_admin_process(start: Start) -> int:
     from hgfleet.cli.admin_process import run_admin
     from hgfleet.cli.fleet import Place
 
-    return run_admin(start.config, Place(start.config_path, start.directory))
+    return run_admin(start.config, Place(start.config_path, start.directory, start.host_name))
 
 
 def run_import_process(start: Start) -> int:
@@ -301,7 +308,7 @@ def main() -> None:
         config,
         config_path,
         arguments.dir,
-        HostName(arguments.mirror) if arguments.mirror else None,
+        HostName(arguments.host) if arguments.host else None,
         arguments.repository,
         arguments.source,
     )
@@ -321,7 +328,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--dir", type=Path, default=Path(), help="the fleet's directory")
     parser.add_argument("--name", default="", help="what the log lines call this process")
-    parser.add_argument("--mirror", default="", help="the mirror that this process works for")
+    parser.add_argument("--host", default="", help="the host that this process works for")
     parser.add_argument("--repository", default="", help="the repository to import into")
     parser.add_argument("--source", default="", help="what to import, or to adopt")
     return parser.parse_args()

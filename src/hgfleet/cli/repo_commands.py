@@ -111,7 +111,9 @@ def _import(fleet: Fleet, repository: RepoId, source: str) -> dict[str, Any]:
     """Run the import in a process of its own: this one never loads Mercurial."""
     effective = fleet.layout.effective_config
     config_path = effective if effective.exists() else fleet.place.config_path
-    command = process_command("import", config=config_path, directory=fleet.place.directory, name="import")
+    command = process_command(
+        "import", config=config_path, directory=fleet.place.directory, name="import", host=fleet.host
+    )
     with shown_progress() as show:
         return run_import(command, repository, source, show)
 

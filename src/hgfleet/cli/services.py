@@ -124,9 +124,9 @@ class _Maker:
     def _python(self, role: str, host: str, is_ready: Callable[[], bool], *, stage: int) -> Service:
         name = role if host == ALL else f"{role}-{host}"
         config = self._layout.effective_config
-        arguments = process_command(role, config=config, directory=self._directory, name=name)
-        mirror = () if host in {ALL, PRIMARY} else ("--mirror", host)
-        return Service(name, role, host, (*arguments, *mirror), self._environment, is_ready, stage)
+        mirror = None if host in {ALL, PRIMARY} else host
+        arguments = process_command(role, config=config, directory=self._directory, name=name, host=mirror)
+        return Service(name, role, host, arguments, self._environment, is_ready, stage)
 
 
 def _answers(address: str, port: int, path: str, expected: int, *, is_tls: bool) -> bool:

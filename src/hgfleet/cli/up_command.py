@@ -27,6 +27,7 @@ from hgfleet.cli.ports import WantedPort, resolve_ports
 from hgfleet.cli.rendered_files import write_rendered_files
 from hgfleet.cli.services import list_services
 from hgfleet.cli.supervisor import Supervisor
+from hgfleet.cli.this_host import find_this_host
 from hgfleet.cli.up_text import describe_fleet
 from hgfleet.config.layout import FleetLayout
 from hgfleet.config.load import override, parse_config, read_tables
@@ -66,7 +67,7 @@ def _run(directory: Path, layout: FleetLayout, credentials: Credentials) -> None
     stop = stop_on_signals()
     config = layout.config
     endpoints = make_endpoints(config, credentials)
-    logs = LogCollector(config.logs.path, Rotation(config.logs.file_size_bytes, config.logs.files_kept))
+    logs = LogCollector(layout.logs, Rotation(config.logs.file_size_bytes, config.logs.files_kept))
     configure_logging("up", config.logs.level, os.fdopen(logs.open("up"), "w"))
 
     def report(processes: tuple[ProcessEntry, ...]) -> None:
@@ -74,7 +75,7 @@ def _run(directory: Path, layout: FleetLayout, credentials: Credentials) -> None
 
     services = list_services(layout, directory, os.environ)
     supervisor = Supervisor(services, logs, report)
-    click.echo(f"starting {len(services)} processes; their logs are in {config.logs.path}")
+    click.echo(f"starting {len(services)} processes; their logs are in {layout.logs}")
     try:
         if supervisor.bring_up(stop, _START_SECONDS):
             click.echo(describe_fleet(config, endpoints, directory, _taken_paths(layout)))
@@ -117,6 +118,13 @@ def _effective_config(place: Place, changes: Changes) -> FleetConfig:
     """Return this run's configuration with every port resolved, and write it where the processes read it."""
     tables = override(read_tables(place.config_path), changes)
     config = parse_config(tables, place.config_path)
+    if config.hosts:
+        raise RejectedError(
+            "up.hosts",
+            "the configuration names hosts, and `hgfleet up` runs everything on one machine",
+            hint="start each host's roles with `hgfleet run`",
+        )
+    find_this_host(config, place.host)
     ports = _resolved(config)
     config = parse_config(override(tables, ports), place.config_path)
     layout = FleetLayout(config)

@@ -2,7 +2,8 @@
 
 The files of a host are a contract between processes: docs/design/local-protocols.md.
 
-Promises: pure; the same configuration gives the same paths in every process.
+Promises: pure; the same configuration and host give the same paths in every process; in a fleet of several
+hosts no path of one is used by another, so that they may share a file of configuration and even a disk.
 Does not: create or look at anything.
 """
 
@@ -11,7 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from hgfleet.config.hosts import find_host
 from hgfleet.config.schema import FleetConfig
+from hgfleet.errors import InvariantError, RejectedError
 from hgfleet.model.ids import HostName, RepoId
 
 CONFIG_NAME = "hgfleet.toml"
@@ -57,14 +60,30 @@ class HostLayout:
 
 @dataclass(frozen=True, slots=True)
 class FleetLayout:
-    """The files of a fleet on one machine."""
+    """The files that one machine has of a fleet: all of it, or those of the host `host` of `[[hosts]]`."""
 
     config: FleetConfig
+    own: HostName | None = None
+
+    def __post_init__(self) -> None:
+        if (self.own is None) == bool(self.config.hosts):
+            raise InvariantError("layout.host", "a layout needs its host exactly where hosts are named")
+
+    @property
+    def run_link(self) -> Path:
+        """Where the sockets are looked for: a directory, or a link to one with a shorter name."""
+        run = self.config.site.run_directory
+        return run / self.own if self.own else run
 
     @property
     def run(self) -> Path:
-        """Sockets; `up` may have put a link here, as a socket's path has room for 107 bytes only."""
-        return self.config.site.run_directory.resolve()
+        """Sockets; there may be a link here, as a socket's path has room for 107 bytes only."""
+        return self.run_link.resolve()
+
+    @property
+    def logs(self) -> Path:
+        """What this machine's processes write about themselves."""
+        return self.config.logs.path / self.own if self.own else self.config.logs.path
 
     @property
     def agent_socket(self) -> Path:
@@ -117,19 +136,33 @@ class FleetLayout:
         return self.run / "haproxy.pem"
 
     @property
+    def agent_host(self) -> HostLayout:
+        """The host that this machine's log agent belongs to."""
+        return self.host(self.own or PRIMARY)
+
+    @property
     def primary(self) -> HostLayout:
-        """The primary's files."""
-        return HostLayout(PRIMARY, self.config.site.hosts_directory / PRIMARY)
+        """The files that sessions write. Raises RejectedError `host.not-leading` on a host without any."""
+        if self.own and not find_host(self.config, self.own).is_leading:
+            raise RejectedError(
+                "host.not-leading",
+                "this host never accepts pushes",
+                hint="do it on the primary or a standby",
+                host=self.own,
+            )
+        return self.agent_host
 
     @property
     def mirrors(self) -> list[HostLayout]:
-        """Each mirror's files, in order."""
-        return [self.host(HostName(f"mirror{number}")) for number in range(1, self.config.mirrors.count + 1)]
+        """The files of each mirror that is here, in order."""
+        if not self.own:
+            return [self.host(HostName(f"mirror{n}")) for n in range(1, self.config.mirrors.count + 1)]
+        return [self.agent_host] if find_host(self.config, self.own).is_mirror else []
 
     @property
     def hosts(self) -> list[HostLayout]:
-        """The primary and every mirror."""
-        return [self.primary, *self.mirrors]
+        """The hosts whose files are here."""
+        return [self.agent_host] if self.own else [self.agent_host, *self.mirrors]
 
     def host(self, name: HostName) -> HostLayout:
         """Return one host's files by its name."""
@@ -138,4 +171,4 @@ class FleetLayout:
     @property
     def audit_file(self) -> Path:
         """One line per session, append-only."""
-        return self.config.logs.path / "audit.log"
+        return self.logs / "audit.log"

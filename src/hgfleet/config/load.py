@@ -16,10 +16,14 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from hgfleet.config.schema import FleetConfig, Section, find_conflicts, section_classes
+from hgfleet.config.host_table import HostSection
+from hgfleet.config.hosts import find_host_conflicts
+from hgfleet.config.schema import FleetConfig, find_conflicts, section_classes
+from hgfleet.config.section import Section
 from hgfleet.errors import ConfigError
 
 Tables = Mapping[str, Any]
+HOSTS = "hosts"  # the one array of tables
 
 
 def load_config(path: Path) -> FleetConfig:
@@ -57,12 +61,29 @@ def parse_config(tables: Tables, path: Path) -> FleetConfig:
             sections[name] = kind.model_validate(tables.get(name, {}), context={"base": base})
         except ValidationError as error:
             problems += [_describe(name, kind, detail) for detail in error.errors(include_url=False)]
-    if len(sections) == len(section_classes()):
-        config = FleetConfig.model_validate(sections)
-        problems += find_conflicts(config)
+    hosts, host_problems = _parse_hosts(tables.get(HOSTS, []), base)
+    problems += host_problems
+    if len(sections) == len(section_classes()) and not host_problems:
+        config = FleetConfig.model_validate({**sections, HOSTS: hosts})
+        problems += [*find_conflicts(config), *find_host_conflicts(config)]
     if problems:
         raise _invalid(path, problems)
     return config
+
+
+def _parse_hosts(tables: object, base: Path) -> tuple[tuple[HostSection, ...], list[str]]:
+    """Return the hosts that could be read, and what is wrong with the others."""
+    if not isinstance(tables, list):
+        return (), [f"{HOSTS}: expected an array of tables, written [[{HOSTS}]]"]
+    hosts: list[HostSection] = []
+    problems: list[str] = []
+    for place, table in enumerate(tables):
+        try:
+            hosts.append(HostSection.model_validate(table, context={"base": base}))
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+            problems += [_describe(f"{HOSTS}[{place}]", HostSection, detail) for detail in details]
+    return tuple(hosts), problems
 
 
 def override(tables: Tables, changes: Mapping[tuple[str, str], object]) -> dict[str, Any]:
@@ -74,7 +95,7 @@ def override(tables: Tables, changes: Mapping[tuple[str, str], object]) -> dict[
 
 
 def _unknown_tables(tables: Tables) -> Iterator[str]:
-    known = list(section_classes())
+    known = [*section_classes(), HOSTS]
     for name in sorted(tables.keys() - set(known)):
         yield f"{name}: unknown{_near_miss(name, known)}"
 

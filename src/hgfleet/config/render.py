@@ -13,7 +13,9 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from hgfleet.config.schema import FleetConfig, Section, section_classes
+from hgfleet.config.host_table import HostSection
+from hgfleet.config.schema import FleetConfig, section_classes
+from hgfleet.config.section import Section
 
 _INTRODUCTION = (
     "# Configuration of one hgfleet. Every key is listed; a key that is left out has the value shown here.\n"
@@ -24,27 +26,33 @@ _INTRODUCTION = (
 
 def render_default_config(changes: Mapping[tuple[str, str], object]) -> str:
     """Return the commented file with every key at its default, but for `changes`, by (table, key)."""
-    return _INTRODUCTION + "".join(
-        _render_table(table, kind, {key: changes.get((table, key), value) for key, value in keys.items()})
-        for table, kind, keys in _defaults()
+    return (
+        _INTRODUCTION
+        + "".join(
+            _render_table(table, kind, {key: changes.get((table, key), value) for key, value in keys.items()})
+            for table, kind, keys in _defaults()
+        )
+        + _render_example_hosts()
     )
 
 
 def render_config(config: FleetConfig) -> str:
     """Return a configuration in force as a file: paths are absolute, so it may lie anywhere."""
     values = config_values(config)
-    return "".join(_render_table(table, kind, values[table]) for table, kind in section_classes().items())
+    tables = "".join(_render_table(table, kind, values[table]) for table, kind in section_classes().items())
+    return tables + "".join(_render_host(host) for host in values["hosts"])
 
 
-def config_values(config: FleetConfig) -> dict[str, dict[str, Any]]:
-    """Return every value by table and key, as it is written in the file."""
+def config_values(config: FleetConfig) -> dict[str, Any]:
+    """Return every value by table and key, as it is written in the file; under "hosts" a list of tables."""
     return config.model_dump(mode="json", by_alias=True)
 
 
 def render_reference() -> str:
     """Return docs/reference/config.md."""
     lines = ["# Configuration", "", _REFERENCE_INTRODUCTION, ""]
-    for table, kind in section_classes().items():
+    tables: dict[str, type[Section]] = {**section_classes(), "[hosts]": HostSection}
+    for table, kind in tables.items():
         lines += [f"## [{table}]", "", kind.__doc__ or "", "", "| key | default | meaning |", "|---|---|---|"]
         lines += [
             f"| `{key}` | `{_render_value(field.default)}` | {field.description} |"
@@ -76,6 +84,31 @@ def _render_table(table: str, kind: type[Section], value_by_key: Mapping[str, ob
     for key, field in _fields(kind):
         lines.append(f"# {field.description}\n{key} = {_render_value(value_by_key[key])}\n")
     return "".join(lines)
+
+
+def _render_host(value_by_key: Mapping[str, object]) -> str:
+    lines = [f"{key} = {_render_value(value)}\n" for key, value in value_by_key.items()]
+    return "".join(["\n[[hosts]]\n", *lines])
+
+
+def _render_example_hosts() -> str:
+    """Return the array of hosts as comments: a fleet has none until somebody names its machines."""
+    lines = [f"\n# {HostSection.__doc__}\n"]
+    lines += [f"#   {key}: {field.description}\n" for key, field in _fields(HostSection)]
+    for name, address, roles in _EXAMPLE_HOSTS:
+        lines.append(
+            f'#\n# [[hosts]]\n# name = "{name}"\n# address = "{address}"\n# roles = {_render_value(roles)}\n'
+        )
+    return "".join(lines)
+
+
+_EXAMPLE_HOSTS = (
+    ("hg1", "10.0.0.11", ["primary", "coordinator"]),
+    ("hg2", "10.0.0.12", ["standby", "coordinator"]),
+    ("hg3", "10.0.0.13", ["mirror"]),
+    ("hg4", "10.0.0.14", ["mirror"]),
+    ("lb1", "10.0.0.10", ["balancer"]),
+)
 
 
 def _render_value(value: object) -> str:

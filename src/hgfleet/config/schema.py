@@ -10,53 +10,17 @@ Does not: read files or the environment, or know what lies where in a fleet's di
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from hgfleet.config.host_table import HostSection
+from hgfleet.config.section import Address, Count, Networks, Port, Ports, Section, setting
 from hgfleet.config.units import Duration, FilePath, Names, OptionalFilePath, Size
 
 MAX_MIRRORS = 64
-
-
-def setting(default: Any, about: str, *, key: str | None = None) -> Any:
-    """Declare one key: its default as written in the file, what it means, its name where it differs."""
-    return Field(default=default, description=about, alias=key)
-
-
-def _check_address(text: str) -> str:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError as error:
-        raise ValueError("expected an IP address") from error
-    return text
-
-
-def _check_network(networks: tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        for network in networks:
-            ipaddress.ip_network(network)
-    except ValueError as error:
-        raise ValueError('expected networks such as "10.0.0.0/8"') from error
-    return networks
-
-
-Address = Annotated[str, AfterValidator(_check_address)]
-Networks = Annotated[Names, AfterValidator(_check_network)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Ports = Annotated[tuple[Port, ...], *Names.__metadata__]
-Count = Annotated[int, Field(ge=1, le=1024)]
-
-
-class Section(BaseModel):
-    """A table of the file."""
-
-    model_config = ConfigDict(
-        strict=True, frozen=True, extra="forbid", validate_default=True, validate_by_name=False
-    )
 
 
 class SiteSection(Section):
@@ -256,6 +220,12 @@ class FleetConfig(Section):
     push: PushSection
     logs: LogsSection
     testing: TestingSection
+    hosts: tuple[HostSection, ...] = ()
+
+    @property
+    def mirror_count(self) -> int:
+        """How many mirrors the fleet is meant to have."""
+        return sum("mirror" in host.roles for host in self.hosts) if self.hosts else self.mirrors.count
 
     @property
     def base_url(self) -> str:
@@ -278,8 +248,8 @@ def find_conflicts(config: FleetConfig) -> Iterator[str]:
             f"proxy.fall * (proxy.check_interval + proxy.check_timeout) = "
             f"{config.membership.self_stale_seconds + detection:g}s, or readers may meet an evicted mirror"
         )
-    if config.membership.floor > config.mirrors.count:
-        yield "membership.floor: is above mirrors.count, so nothing could ever be exposed"
+    if config.membership.floor > config.mirror_count:
+        yield "membership.floor: is above the number of mirrors, so nothing could ever be exposed"
     if config.mirrors.ports and len(config.mirrors.ports) != config.mirrors.count:
         yield "mirrors.ports: must name one port for each of mirrors.count, or none"
     if config.push.append_deadline_seconds >= config.push.lock_timeout_seconds:

@@ -34,6 +34,7 @@ class AgentOptions:
     log_id: str
     blobs: BlobStore
     may_lead: bool = True  # this host may be the primary; False on a mirror
+    may_found: bool = True  # it may also bid where no epoch was ever opened; False on a standby
     takes_over: bool = False  # bid although another host owns the newest epoch
     append_deadline_seconds: float = 10.0
     inline_limit_bytes: int = INLINE_LIMIT_BYTES

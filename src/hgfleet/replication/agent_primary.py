@@ -39,6 +39,7 @@ class Candidate:
     host: HostName
     may_lead: bool  # it runs on a host that may accept changes
     takes_over: bool  # although another host owns the newest epoch (failover)
+    may_found: bool = True  # also where no epoch was ever opened
     life: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -93,8 +94,11 @@ class Primary:
         logger.warning("agent.deposed", extra={"owner": self._view.catalogue.owner.host})
 
     def _may_bid(self) -> bool:
-        host, is_failover = self.candidate.host, self.candidate.takes_over
-        return self.candidate.may_lead and self._view.catalogue.may_open_epoch(host, is_failover=is_failover)
+        candidate, catalogue = self.candidate, self._view.catalogue
+        is_founding = not catalogue.owner.host and not candidate.takes_over
+        if not candidate.may_lead or (is_founding and not candidate.may_found):
+            return False
+        return catalogue.may_open_epoch(candidate.host, is_failover=candidate.takes_over)
 
     async def _win(self) -> bool:
         """Bid until a bid of ours counts; False when another host's did meanwhile."""

@@ -70,7 +70,7 @@ def _pools() -> Iterator[_Pools]:
 
 def _assemble(options: AgentOptions, view: AgentView, io: LogIo, pools: _Pools) -> AgentParts:
     desk = AppendDesk(io, view, options.host)
-    candidate = Candidate(options.host, options.may_lead, options.takes_over)
+    candidate = Candidate(options.host, options.may_lead, options.takes_over, options.may_found)
     primary = Primary(candidate, io, view, desk)
     return AgentParts(
         options=options,

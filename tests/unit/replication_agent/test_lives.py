@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -84,6 +85,20 @@ def test_a_host_that_may_not_lead_stays_standby_even_on_an_empty_log(place: Agen
         with pytest.raises(TransientError) as caught:
             create_repository(client)
         assert caught.value.code == "log.not-serving"
+
+
+def test_a_standby_leaves_an_empty_log_to_the_primary_but_leads_again_once_it_was_promoted(
+    place: AgentPlace,
+) -> None:
+    standby: dict[str, Any] = {"host": HostName("standby"), "may_found": False}
+    with agent(place, serving=False, **standby) as client:
+        assert (client.hello().epoch, client.hello().is_serving) == (0, False)
+    with agent(place):
+        pass
+    with agent(place, **standby, takes_over=True) as promoted:
+        assert promoted.hello().epoch == 2
+    with agent(place, **standby) as again:
+        assert again.hello().epoch == 3
 
 
 def test_another_host_stays_standby_until_it_is_told_to_take_over(place: AgentPlace) -> None:
