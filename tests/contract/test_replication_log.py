@@ -12,7 +12,7 @@ import pytest
 
 from hgfleet.adapters.sqlite_log import SqliteLog, open_or_create_sqlite_log
 from hgfleet.errors import RejectedError
-from hgfleet.model.ids import Offset, Partition
+from hgfleet.model.ids import Partition
 from hgfleet.model.message import Topic
 from hgfleet.ports.replication_log import NewRecord, Record, ReplicationLog
 
@@ -33,8 +33,8 @@ class ReplicationLogContract(ABC):
     """Runs on every adapter, with three partitions of pushdata."""
 
     @abstractmethod
-    def drop_before(self, log: ReplicationLog, partition: Partition, offset: Offset) -> None:
-        """Let retention remove what is below the offset."""
+    def log(self) -> ReplicationLog:
+        """The log to test, a fixture."""
 
     def test_every_topic_has_its_partitions(self, log: ReplicationLog) -> None:
         assert [log.partitions(topic) for topic in Topic] == [1, 3, 1, 1]
@@ -102,7 +102,7 @@ class ReplicationLogContract(ABC):
     def test_reading_behind_the_start_is_said_and_never_skipped(self, log: ReplicationLog) -> None:
         offsets = log.append(pushes(b"a", b"b", b"c"))
         first = log.first_offset(Topic.PUSHDATA, ZERO)
-        self.drop_before(log, ZERO, offsets[1])
+        log.drop_before(Topic.PUSHDATA, ZERO, offsets[1])
         assert log.first_offset(Topic.PUSHDATA, ZERO) == offsets[1]
         with pytest.raises(RejectedError) as caught:
             log.read(Topic.PUSHDATA, ZERO, first, FAR)
@@ -111,9 +111,17 @@ class ReplicationLogContract(ABC):
 
     def test_offsets_go_on_after_retention(self, log: ReplicationLog) -> None:
         end = log.append(pushes(b"a", b"b"))[-1]
-        self.drop_before(log, ZERO, end)
+        log.drop_before(Topic.PUSHDATA, ZERO, end)
         assert log.end_offset(Topic.PUSHDATA, ZERO) == end
         assert log.append(pushes(b"c"))[0] > end
+
+    def test_what_was_dropped_stays_dropped_and_other_partitions_are_whole(self, log: ReplicationLog) -> None:
+        offsets = log.append([*pushes(b"a", b"b", b"c"), *pushes(b"x", partition=ONE)])
+        log.drop_before(Topic.PUSHDATA, ZERO, offsets[1])
+        log.drop_before(Topic.PUSHDATA, ZERO, offsets[0])
+        log.drop_before(Topic.PUSHDATA, ZERO, offsets[1])
+        assert [record.value for record in read_all(log)] == [b"c"]
+        assert [record.value for record in read_all(log, partition=ONE)] == [b"x"]
 
     def test_waiting_returns_at_once_when_there_is_something(self, log: ReplicationLog) -> None:
         log.append(pushes(b"a", partition=ONE))
@@ -156,7 +164,3 @@ class TestSqliteLog(ReplicationLogContract):
         log = open_or_create_sqlite_log(tmp_path / "log.sqlite", 3)
         yield log
         log.close()
-
-    def drop_before(self, log: ReplicationLog, partition: Partition, offset: Offset) -> None:
-        assert isinstance(log, SqliteLog)
-        log.drop_before(Topic.PUSHDATA, partition, offset)

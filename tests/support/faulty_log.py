@@ -105,6 +105,9 @@ class FaultyLog:
     def end_offset(self, topic: Topic, partition: Partition) -> Offset:
         return self._log.end_offset(topic, partition)
 
+    def drop_before(self, topic: Topic, partition: Partition, offset: Offset) -> None:
+        self._log.drop_before(topic, partition, offset)
+
     def wait(self, seen: Mapping[tuple[Topic, Partition], Offset], timeout_seconds: float) -> bool:
         return self._log.wait(dict(seen), timeout_seconds)
 

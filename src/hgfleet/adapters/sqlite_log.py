@@ -39,6 +39,7 @@ BUSY_SECONDS = 5.0
 BUSY_PAUSE_SECONDS = 0.0007
 POLL_SECONDS = 0.05  # how late another process's record may be noticed; one's own are noticed at once
 COMPACT_EVERY = 1024  # records of the compacted topic between two compactions
+DROP_EVERY = 2000  # records that retention removes in one commit
 SUPERSEDED_SECONDS = 60.0  # a record outlives the next one of its key as long, for readers on their way
 TOMBSTONE_SECONDS = 3600.0  # a deletion is kept as long, for readers that were away
 
@@ -132,25 +133,20 @@ class SqliteLog:
             if not self._wait_for_change(before, deadline):
                 return False
 
+    def drop_before(self, topic: Topic, partition: Partition, offset: Offset) -> None:
+        """Forget the records below `offset` in steps, which appends pass; the newest one always stays."""
+        start = self.first_offset(topic, partition)
+        for step in [*range(start + DROP_EVERY, offset, DROP_EVERY), offset]:
+            with self._appending:
+                self._check_path()
+                self._drop_step(topic, partition, step)
+
     def close(self) -> None:
         """Close every thread's connection; no call may be under way."""
         while self._connections:
             self._connections.pop().close()
 
     # ---- beyond the port
-
-    def drop_before(self, topic: Topic, partition: Partition, offset: Offset) -> None:
-        """Forget the records below `offset` (retention); the newest one always stays."""
-        with self._appending, self._writing():
-            first = min(int(offset), end_offset(self._writer, topic, partition) - 1)
-            self._writer.execute(
-                f'DELETE FROM "{table_name(topic, partition)}" WHERE offset < ?',  # noqa: S608
-                (first,),
-            )
-            self._writer.execute(
-                "UPDATE partitions SET first_offset = max(first_offset, ?) WHERE topic = ? AND partition = ?",
-                (first, topic.value, partition),
-            )
 
     def compact(
         self,
@@ -225,6 +221,24 @@ class SqliteLog:
             # A full disk may keep it from happening now; the records are appended all the same.
             with suppress(TransientError, InDoubtError), self._writing():
                 self._compact(SUPERSEDED_SECONDS, TOMBSTONE_SECONDS)
+
+    def _drop_step(self, topic: Topic, partition: Partition, offset: int) -> None:
+        try:
+            with self._writing():
+                self._drop_before(topic, partition, offset)
+        except InDoubtError as error:  # dropped or not: the same call again makes sure
+            raise TransientError("log.failed", "the log's file cannot be used", reason=str(error)) from error
+
+    def _drop_before(self, topic: Topic, partition: Partition, offset: int) -> None:
+        first = min(offset, end_offset(self._writer, topic, partition) - 1)
+        self._writer.execute(
+            f'DELETE FROM "{table_name(topic, partition)}" WHERE offset < ?',  # noqa: S608
+            (first,),
+        )
+        self._writer.execute(
+            "UPDATE partitions SET first_offset = max(first_offset, ?) WHERE topic = ? AND partition = ?",
+            (first, topic.value, partition),
+        )
 
     def _compact(self, superseded_seconds: float, tombstone_seconds: float) -> None:
         now = clock.now()

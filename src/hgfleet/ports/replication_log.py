@@ -67,6 +67,14 @@ class ReplicationLog(Protocol):
         """Return the offset that the next record will have. Raises TransientError."""
         ...
 
+    def drop_before(self, topic: Topic, partition: Partition, offset: Offset) -> None:
+        """Forget the records below `offset`, which is no later than the end; offsets are never used again.
+
+        The newest record may be kept. Raises TransientError: some may be gone, and it may be repeated. Every
+        reader that comes later for what is gone hears `log.overrun`.
+        """
+        ...
+
     def wait(self, seen: dict[tuple[Topic, Partition], Offset], timeout_seconds: float) -> bool:
         """Block until one of the partitions has a record at or after its `seen` offset; False on time-out."""
         ...
