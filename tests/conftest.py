@@ -1,5 +1,7 @@
 """What every test run needs, whoever starts it: programs on the PATH and settings of hypothesis."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,8 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.support.kafka import KafkaCluster
+    from tests.support.s3_server import S3Server
+    from tests.support.slapd import Slapd
 
 pytest.register_assert_rewrite("tests.support")
 
@@ -24,9 +28,27 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
 @pytest.fixture(scope="session")
-def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator["KafkaCluster"]:
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
     """One broker for the whole run; each test uses topics of its own and leaves the broker running."""
     from tests.support.kafka import running_kafka
 
     with running_kafka(tmp_path_factory.mktemp("kafka")) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server for the whole run; a test makes its own buckets, and leaves the server running."""
+    from tests.support.s3_server import running_s3_server  # after its assertions were made to speak
+
+    with running_s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def slapd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slapd]:
+    """A real LDAP server for the whole run; a test adds its own accounts, and leaves the server running."""
+    from tests.support.slapd import running_slapd
+
+    with running_slapd(tmp_path_factory.mktemp("slapd")) as server:
+        yield server

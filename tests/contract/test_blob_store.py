@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
+import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 
 import pytest
 
 from hgfleet.adapters.directory_blobs import DirectoryBlobs
+from hgfleet.adapters.s3_blobs import S3Blobs
+from hgfleet.adapters.s3_client import S3Options
 from hgfleet.errors import PoisonError, RejectedError
 from hgfleet.model.ids import NO_DIGEST, Digest
 from hgfleet.ports.blob_store import BlobStore
+from tests.support.s3_server import REGION, S3Server
 
 
 def spool(tmp_path: Path, data: bytes, name: str = "spool") -> tuple[Path, Digest]:
@@ -24,11 +29,16 @@ def spool(tmp_path: Path, data: bytes, name: str = "spool") -> tuple[Path, Diges
 class BlobStoreContract(ABC):
     """Runs on every adapter."""
 
+    @pytest.fixture
+    @abstractmethod
+    def store(self, tmp_path: Path) -> BlobStore:
+        """Return an empty store."""
+
     @abstractmethod
     def damage(self, store: BlobStore, sha256: Digest) -> None:
         """Change a stored blob's bytes behind the store's back."""
 
-    @pytest.mark.parametrize("size", [0, 1, 3_000_000])
+    @pytest.mark.parametrize("size", [0, 1, 3_000_000, 12_000_001])
     def test_a_blob_comes_back_whole(self, store: BlobStore, tmp_path: Path, size: int) -> None:
         data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
         source, sha256 = spool(tmp_path, data)
@@ -108,6 +118,22 @@ class BlobStoreContract(ABC):
         assert list(store.list()) == []
         assert not store.contains(sha256)
 
+    def test_it_lists_every_blob_with_its_size_and_age(self, store: BlobStore, tmp_path: Path) -> None:
+        sizes = {}
+        for number in range(5):
+            source, sha256 = spool(tmp_path, b"x" * number)
+            store.put(source, sha256)
+            sizes[sha256] = number
+        assert {digest: size for digest, size, _ in store.list()} == sizes
+        assert all(abs(time.time() - modified_at) < 600 for _, _, modified_at in store.list())
+
+    def test_cleaning_up_leaves_blobs_alone(self, store: BlobStore, tmp_path: Path) -> None:
+        source, sha256 = spool(tmp_path, b"data")
+        assert store.clean_up(0) == 0
+        store.put(source, sha256)
+        assert store.clean_up(0) == 0
+        assert store.contains(sha256)
+
 
 class TestDirectoryBlobs(BlobStoreContract):
     @pytest.fixture
@@ -126,3 +152,40 @@ class TestDirectoryBlobs(BlobStoreContract):
         path = tmp_path / "blobs" / sha256[:2] / sha256[2:4] / sha256
         assert path.stat().st_mode & 0o777 == 0o600
         assert [entry.name for entry in (tmp_path / "blobs" / "incoming").iterdir()] == []
+
+    def test_what_a_killed_put_left_is_cleaned_up_once_it_is_old(
+        self, store: DirectoryBlobs, tmp_path: Path
+    ) -> None:
+        (tmp_path / "blobs" / "incoming").mkdir(parents=True)
+        draft = tmp_path / "blobs" / "incoming" / "draft"
+        draft.write_bytes(b"half")
+        assert store.clean_up(3600) == 0
+        assert store.clean_up(-1) == 1
+        assert not draft.exists()
+
+
+_buckets = itertools.count(1)
+
+
+class TestS3Blobs(BlobStoreContract):
+    """A real S3 server, every test in a bucket of its own."""
+
+    server: S3Server
+    options: S3Options
+
+    @pytest.fixture
+    def store(self, s3_server: S3Server) -> S3Blobs:
+        self.server = s3_server
+        self.options = S3Options(
+            bucket=s3_server.make_bucket(f"contract-{next(_buckets)}"),
+            prefix="blobs/",
+            endpoint=s3_server.endpoint,
+            region=REGION,
+            addressing="path",
+            credentials_file=s3_server.credentials_file,
+            part_bytes=5 * 1024 * 1024,
+        )
+        return S3Blobs(self.options)
+
+    def damage(self, store: BlobStore, sha256: Digest) -> None:
+        self.server.object_file(self.options.bucket, f"blobs/{sha256[:2]}/{sha256}").write_bytes(b"dat!")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,9 +68,9 @@ class S3Server:
         self.process.start(os.environ | {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY})
         return self
 
-    def stop(self) -> None:
+    def stop(self, number: int = signal.SIGTERM) -> None:
         """Stop the server; what is stored stays."""
-        self.process.stop()
+        self.process.stop(number)
 
     def make_bucket(self, name: str) -> str:
         """Make a bucket and return its name."""

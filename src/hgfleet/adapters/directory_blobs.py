@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hgfleet.errors import PoisonError, RejectedError, TransientError
-from hgfleet.model.ids import Digest, parse_digest
+from hgfleet.model.ids import NO_DIGEST, Digest, parse_digest
+from hgfleet.runtime import clock
 
 CHUNK_BYTES = 1024 * 1024
 _INCOMING = "incoming"
@@ -69,6 +70,19 @@ class DirectoryBlobs:
             except FileNotFoundError:
                 continue  # deleted since it was listed
             yield parse_digest(path.name), status.st_size, status.st_mtime
+
+    def clean_up(self, older_than_seconds: float) -> int:
+        """Remove what lies in `incoming` and was last written so long ago."""
+        before, count = clock.now() - older_than_seconds, 0
+        with _blob_errors(NO_DIGEST):
+            for draft in (self._root / _INCOMING).glob("*"):
+                try:
+                    if draft.stat().st_mtime < before:
+                        draft.unlink()
+                        count += 1
+                except FileNotFoundError:
+                    continue  # it was whole and got its name
+        return count
 
     def _path(self, sha256: Digest) -> Path:
         if not parse_digest(sha256):

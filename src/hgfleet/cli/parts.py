@@ -19,6 +19,7 @@ from hgfleet.ports.replication_log import ReplicationLog
 if TYPE_CHECKING:
     from hgfleet.adapters.asyncssh_front import FrontOptions
     from hgfleet.adapters.openssh_front import OpenSshOptions
+    from hgfleet.adapters.s3_client import S3Options
     from hgfleet.adapters.ssh_entrance import EntranceOptions
 
 
@@ -39,10 +40,21 @@ def open_log(config: FleetConfig) -> OpenLog:
 
 
 def open_blobs(config: FleetConfig) -> BlobStore:
-    """Open the blob store."""
+    """Open the blob store; nothing is asked yet. Raises ConfigError."""
+    if config.blobs.kind == "s3":
+        from hgfleet.adapters.s3_blobs import S3Blobs
+
+        return S3Blobs(s3_options(config))
     from hgfleet.adapters.directory_blobs import DirectoryBlobs
 
     return DirectoryBlobs(config.blobs.path)
+
+
+def s3_options(config: FleetConfig) -> S3Options:
+    """Return the S3 settings as their adapter takes them."""
+    from hgfleet.adapters.s3_client import S3Options
+
+    return S3Options(**dict(config.s3))
 
 
 def open_directory(config: FleetConfig) -> Directory:

@@ -46,8 +46,37 @@ class LogSection(Section):
 class BlobsSection(Section):
     """The blob store: large payloads and snapshots."""
 
-    kind: Literal["directory"] = setting("directory", "which adapter: directory")
+    kind: Literal["directory", "s3"] = setting("directory", "which adapter: directory, or s3 (see [s3])")
     path: FilePath = setting("blobs", "the store's directory")
+
+
+class S3Section(Section):
+    """The blob store in a bucket of any S3-compatible service, for blobs.kind = "s3"."""
+
+    bucket: str = setting("", "the bucket; it must be there")
+    prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9._/-]*/)?$")] = setting(
+        "", 'what every key begins with, such as "hgfleet/"'
+    )
+    endpoint: Annotated[str, Field(pattern=r"^(https?://[^/]+)?/?$")] = setting(
+        "", 'URL of the service; "": that of AWS in the region'
+    )
+    region: str = setting("", 'region; "": what the environment says')
+    addressing: Literal["auto", "path", "virtual"] = setting(
+        "auto", "bucket in the path, in the host's name, or whatever fits the endpoint"
+    )
+    credentials_file: OptionalFilePath = setting(
+        "", '[default] in the form of ~/.aws/credentials; "": environment, instance role and so on'
+    )
+    ca_file: OptionalFilePath = setting("", 'CA certificates of the endpoint; "": the public ones')
+    connect_timeout_seconds: Duration = setting("5s", "for a connection", key="connect_timeout")
+    read_timeout_seconds: Duration = setting(
+        "30s", "for each answer, and each pause in one", key="read_timeout"
+    )
+    attempts: Count = setting(4, "how often a request is tried altogether, with growing pauses")
+    part_bytes: Annotated[Size, Field(ge=5 * 1024**2)] = setting(
+        "8MiB", "a larger blob is sent in parts of this size", key="part"
+    )
+    parallel_parts: Count = setting(3, "parts of one blob that are sent at once")
 
 
 class DirectorySection(Section):
@@ -208,6 +237,7 @@ class FleetConfig(Section):
     site: SiteSection
     log: LogSection
     blobs: BlobsSection
+    s3: S3Section
     directory: DirectorySection
     access: AccessSection
     ssh: SshSection
@@ -254,6 +284,8 @@ def find_conflicts(config: FleetConfig) -> Iterator[str]:
         yield "mirrors.ports: must name one port for each of mirrors.count, or none"
     if config.push.append_deadline_seconds >= config.push.lock_timeout_seconds:
         yield "push.append_deadline: must be below push.lock_timeout, or waiting pushes give up first"
+    if config.blobs.kind == "s3" and not config.s3.bucket:
+        yield 's3.bucket: must be named, as blobs.kind is "s3"'
     yield from _find_shared_ports(config)
 
 

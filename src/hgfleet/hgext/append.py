@@ -32,6 +32,7 @@ from hgfleet.model.message import Json, Kind, PayloadRef
 from hgfleet.model.payload import PastPush
 from hgfleet.model.state import Fingerprint
 
+SAID_FROM_BYTES = 5_000_000
 VALIDATOR = b"zzzz-hgfleet-append"  # after 001-userhooks and every other one
 
 
@@ -113,6 +114,7 @@ def _prepare(
         capture.write_payload(repo, change, spool)
         payload = spool.finish()
         if spool.path is not None:
+            _say_uploading(repo, payload.size_bytes)
             bound.agent.blob_put(spool.path, payload.sha256, payload.size_bytes)
         bound.faults.reach("push-before-append")
     except OSError as exc:
@@ -129,6 +131,12 @@ def _prepare(
         **capture.describe_changesets(repo, change, heads_before),
     }
     return Prepared(_request(base, who, body, payload, spool.inline), after, rows, _nodes(repo, change))
+
+
+def _say_uploading(repo: Any, size_bytes: int) -> None:
+    """Tell the pusher why it takes a while, where it does."""
+    if size_bytes >= SAID_FROM_BYTES:
+        repo.ui.warn(b"uploading %d MB to the blob store\n" % (size_bytes // 1_000_000))
 
 
 def _rows(repo: Any, tr: Any, change: Change, who: Identity) -> list[Push]:

@@ -43,3 +43,10 @@ class BlobStore(Protocol):
     def list(self) -> Iterator[tuple[Digest, int, float]]:
         """Yield (digest, size in bytes, modified at) of every blob."""
         ...
+
+    def clean_up(self, older_than_seconds: float) -> int:
+        """Remove what puts left that were begun so long ago and broke off; return how many.
+
+        Raises TransientError.
+        """
+        ...

@@ -27,6 +27,7 @@ from hgfleet.model.ids import Offset, Partition
 from hgfleet.model.message import Topic
 from hgfleet.ports.replication_log import ReplicationLog
 from hgfleet.replication.agent_appends import AppendDesk
+from hgfleet.replication.agent_blobs import clean_blobs_regularly
 from hgfleet.replication.agent_catalogue import CatalogueDesk
 from hgfleet.replication.agent_log_io import LogIo, Place
 from hgfleet.replication.agent_parts import AgentOptions, AgentParts
@@ -91,15 +92,16 @@ async def _serve(parts: AgentParts, stop: asyncio.Event) -> None:
     await server.start()
     leading = asyncio.create_task(parts.primary.run())
     flushing = asyncio.create_task(_flush_regularly(parts.view))
+    cleaning = asyncio.create_task(clean_blobs_regularly(parts))
     stopping = asyncio.create_task(stop.wait())
     logger.info("agent.listening", extra={"socket": str(parts.options.socket_path)})
     try:
-        await _until_one_ends(stopping, leading, flushing, parts.io.failed)
+        await _until_one_ends(stopping, leading, flushing, cleaning, parts.io.failed)
     finally:
         await server.stop(STOP_GRACE_SECONDS)
         parts.catalogue_desk.close()
         parts.desk.close()
-        for task in (leading, flushing, stopping):
+        for task in (leading, flushing, cleaning, stopping):
             task.cancel()
 
 
