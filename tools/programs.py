@@ -62,6 +62,8 @@ PACKAGES = (
     Package("slapd", ("usr/sbin/slapd", "usr/sbin/slapadd"), "-VV", is_for_tests=True),
     Package("ldap-utils", ("usr/bin/ldapsearch", "usr/bin/ldapmodify"), "-VV", is_for_tests=True),
     Package("openssh-server", ("usr/sbin/sshd",), "-V", is_for_tests=True),
+    Package("iproute2", ("usr/sbin/ip",), "-V", is_for_tests=True),
+    Package("nftables", ("usr/sbin/nft",), "-v", is_for_tests=True),
     # Accounts for sshd that this machine's need not know, without root.
     Package("libnss-wrapper", (), "", library="libnss_wrapper.so", is_for_tests=True),
 )
