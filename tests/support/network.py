@@ -13,7 +13,8 @@
 Every host hangs on one router, so every rule is in one place: nftables there decides what passes, and a slow
 host's packets take a way through a process of ours (tests.support.wire), because kernels may lack netem.
 
-Promises: needs root, or else a kernel that lets anybody make user namespaces. Nothing of the machine's own
+Promises: needs root, or else a kernel that lets anybody make user namespaces (and, for slow links, a
+/dev/net/tun that is open to all, as it is on an ordinary machine). Nothing of the machine's own
 network is touched, and nothing stays: a namespace lives as long as the process that holds it, which ends with
 the test's process however that ends. The hosts share the machine's files, but for /etc/hosts.
 Does not: start anything on the hosts by itself.
