@@ -11,6 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hgfleet.errors import PoisonError
+from hgfleet.model.feed_marks import FeedMark, FeedPlace
+from hgfleet.model.feed_records import (
+    FeedEntry,
+    FeedRecord,
+    Opening,
+    decode_feed_record,
+    encode_feed_record,
+)
 from hgfleet.model.fleet_records import (
     Admit,
     Claim,
@@ -27,7 +35,7 @@ from hgfleet.model.fleet_records import (
     parse_record,
 )
 from hgfleet.model.frames import Frame, FrameDecoder, encode_frame, parse_header
-from hgfleet.model.ids import Digest, Epoch, HostName, Node, Offset, RepoId, Seq
+from hgfleet.model.ids import Digest, Epoch, HostName, Node, Offset, Partition, Position, RepoId, Seq
 from hgfleet.model.message import (
     MAX_NUMBER,
     Envelope,
@@ -202,6 +210,8 @@ RECORDS: st.SearchStrategy[StateRecord] = st.one_of(
     st.builds(Admit, TICKETS, MEMBERS),
     st.builds(Evict, TICKETS, MEMBERS),
     st.builds(Recount, TICKETS, MEMBERS, REPOSITORIES, NUMBERS),
+    st.builds(FeedMark, st.integers(0, 10**17), REPOSITORIES, NUMBERS, st.booleans()),
+    st.builds(FeedPlace, st.integers(0, 10**17), NUMBERS, NUMBERS, NUMBERS, st.floats(0, 1e12)),
 )
 
 
@@ -219,3 +229,59 @@ def test_any_key_and_value_is_a_record_or_none(key: str, value: Any) -> None:
     record = parse_record(key, value)
     assert record is None or record.key == key
     parse_member_key(key)
+
+
+@st.composite
+def feed_entries(draw: st.DrawFn) -> FeedEntry:
+    after = draw(st.integers(0, MAX_NUMBER - 1))
+    return FeedEntry(
+        turn=draw(NUMBERS),
+        number=draw(NUMBERS),
+        repository=draw(REPOSITORIES),
+        seq=Seq(draw(st.integers(after + 1, MAX_NUMBER))),
+        after=Seq(after),
+        kind=draw(st.sampled_from(Kind)).value,
+        path=draw(TEXT),
+        at=draw(st.floats(0, MAX_NUMBER)),
+        digest=draw(DIGESTS),
+        partition=Partition(draw(NUMBERS)),
+        position=Position(Offset(draw(NUMBERS)), Epoch(draw(NUMBERS))),
+        identity=draw(TEXT),
+        trace=draw(TEXT),
+        body=draw(BODIES),
+        payload=PayloadRef(draw(NUMBERS), draw(DIGESTS), draw(st.booleans())),
+    )
+
+
+OPENINGS = st.builds(Opening, NUMBERS, TEXT, TEXT, st.floats(0, MAX_NUMBER))
+FEED_RECORDS: st.SearchStrategy[FeedRecord] = st.one_of(OPENINGS, feed_entries())
+
+
+@given(FEED_RECORDS)
+def test_a_feed_record_is_read_back_as_it_was(record: FeedRecord) -> None:
+    assert decode_feed_record(encode_feed_record(record)) == record
+
+
+@given(FEED_RECORDS, st.data())
+def test_a_damaged_feed_record_is_poison_or_another_whole_record(
+    record: FeedRecord, data: st.DataObject
+) -> None:
+    wire = bytearray(encode_feed_record(record))
+    for _ in range(data.draw(st.integers(1, 3))):
+        wire[data.draw(st.integers(0, len(wire) - 1))] = data.draw(st.integers(0, 255))
+    assert code_of(lambda: decode_feed_record(bytes(wire))) in {"", "feed.damaged", "feed.too-new"}
+
+
+@given(
+    st.dictionaries(st.sampled_from(["kind", "turn", "seq", "after", "at", "body", "payload", "path"]), JSON)
+)
+def test_any_json_in_a_feed_record_is_poison_or_a_record(fields: dict[str, Any]) -> None:
+    known = json.loads(encode_feed_record(Opening(1, "h", "l", 0.0)).partition(b"\n")[2])
+    wire = b"hgfleet-feed/1\n" + json.dumps(known | fields).encode()
+    code = code_of(lambda: decode_feed_record(wire))
+    assert code == "feed.damaged" or (code == "" and decode_feed_record(wire))
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_are_no_feed_record(data: bytes) -> None:
+    assert code_of(lambda: decode_feed_record(data)) == "feed.damaged"

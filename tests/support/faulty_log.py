@@ -30,9 +30,9 @@ class Mishap(StrEnum):
 
 @dataclass(frozen=True)
 class Plan:
-    """One mishap, for the next append that carries a message of the kind."""
+    """One mishap, for the next append that carries such a message, or records of the feed."""
 
-    kind: Kind
+    kind: Kind | Topic
     mishap: Mishap
 
 
@@ -47,7 +47,7 @@ class FaultyLog:
         self.is_unreachable = False  # every append is refused, reading works
         self.batch_sizes: list[int] = []
 
-    def plan(self, kind: Kind, *mishaps: Mishap) -> None:
+    def plan(self, kind: Kind | Topic, *mishaps: Mishap) -> None:
         """Let the next appends of such messages go wrong, one after another."""
         with self._lock:
             self._plans += [Plan(kind, mishap) for mishap in mishaps]
@@ -115,7 +115,9 @@ class FaultyLog:
         self._log.close()
 
 
-def _kind(record: NewRecord) -> Kind | None:
+def _kind(record: NewRecord) -> Kind | Topic | None:
+    if record.topic is Topic.FEED:
+        return Topic.FEED
     try:
         return decode_message(record.value).envelope.kind
     except PoisonError:

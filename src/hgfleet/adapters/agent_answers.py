@@ -228,8 +228,40 @@ class StateEnd:
     offset: Offset
 
 
+@dataclass(frozen=True, slots=True)
+class FeedItem:
+    """One record of the feed as it stands in the log, counting or not."""
+
+    offset: Offset
+    next_offset: Offset
+    wire: bytes
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class FeedItems:
+    """Records of the feed, in offset order."""
+
+    items: tuple[FeedItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedEnd:
+    """What the feed held when the stream began has been sent."""
+
+    offset: Offset
+
+
+@dataclass(frozen=True, slots=True)
+class FeedRestart:
+    """The feed has nothing at the offset where the reader is: it goes on from this one, its first."""
+
+    offset: Offset
+
+
 FollowEvent = LogSnapshot | Advanced
 StateEvent = StateRecords | StateEnd
+FeedEvent = FeedItems | FeedEnd | FeedRestart
 
 
 def parse_with(parse: Callable[[Frame], T], frame: Frame) -> T:
@@ -354,6 +386,24 @@ def parse_state_event(frame: Frame) -> StateEvent:
             StateItem(item["key"], item["value"], Offset(item["offset"]), item["at"])
             for item in fields["records"]
         )
+    )
+
+
+def parse_feed_event(frame: Frame) -> FeedEvent:
+    """Parse one event of `feed_follow`."""
+    fields = frame.header
+    match fields["event"]:
+        case "end":
+            return FeedEnd(Offset(fields["offset"]))
+        case "restart":
+            return FeedRestart(Offset(fields["offset"]))
+        case _:
+            return FeedItems(tuple(_feed_item(item) for item in fields["records"]))
+
+
+def _feed_item(item: Fields) -> FeedItem:
+    return FeedItem(
+        Offset(item["offset"]), Offset(item["next_offset"]), item["value"].encode("utf-8"), item["at"]
     )
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import select
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -27,6 +27,7 @@ from hgfleet.adapters.agent_answers import (
     AppendRequest,
     BoundPath,
     CatalogueChange,
+    FeedEvent,
     FollowEvent,
     LastMessage,
     LoggedMessage,
@@ -37,6 +38,7 @@ from hgfleet.adapters.agent_answers import (
     parse_batch,
     parse_bound_path,
     parse_catalogue_change,
+    parse_feed_event,
     parse_follow_event,
     parse_hello,
     parse_last,
@@ -190,6 +192,11 @@ class LogAgentClient:
         items = [{"key": key, "value": value} for key, value in records.items()]
         return Offset(self._change("state_publish", {"records": items}).header["offset"])
 
+    def feed_append(self, wires: Sequence[bytes]) -> Offset:
+        """Append records to the feed, in order; return the offset after the last one."""
+        frame = self._change("feed_append", {"sizes": [len(wire) for wire in wires]}, b"".join(wires))
+        return Offset(frame.header["offset"])
+
     # ---- streams, each on a connection of its own
 
     def follow(self) -> EventStream[FollowEvent]:
@@ -199,6 +206,10 @@ class LogAgentClient:
     def state_follow(self) -> EventStream[StateEvent]:
         """Begin a stream of the state topic from its start; a StateEnd marks where it had ended."""
         return EventStream(self._connect(), "state_follow", parse_state_event)
+
+    def feed_follow(self, offset: Offset | None = None) -> EventStream[FeedEvent]:
+        """Begin a stream of the feed from an offset, or from its end; a FeedEnd marks where it had ended."""
+        return EventStream(self._connect(), "feed_follow", parse_feed_event, offset=offset)
 
     def close(self) -> None:
         """Close the connection; the next call makes a new one."""
@@ -334,10 +345,10 @@ class LogAgentClient:
 class EventStream(Generic[T]):
     """Events as they come. A broken stream raises InDoubtError `local.cut-off`: connect again."""
 
-    def __init__(self, connection: LocalClient, op: str, parse: Callable[[Frame], T]) -> None:
+    def __init__(self, connection: LocalClient, op: str, parse: Callable[[Frame], T], **fields: Any) -> None:
         self._connection = connection
         self._parse = parse
-        connection.send({"op": op})
+        connection.send({"op": op, **fields})
 
     def next_event(self, timeout_seconds: float | None = None) -> T | None:
         """Return the next event; None when none came in time."""

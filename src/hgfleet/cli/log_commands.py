@@ -19,6 +19,7 @@ from hgfleet.adapters.agent_answers import Advanced, LogSnapshot, MessageBatch, 
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.cli.adopt_process import run_adopt
 from hgfleet.cli.adoption import Lost, find_lost
+from hgfleet.cli.feed_rows import describe_feed_record, follow_feed, format_feed_row
 from hgfleet.cli.fleet import Fleet, fleet_options
 from hgfleet.cli.output import json_option, print_json, print_table
 from hgfleet.cli.process_command import process_command
@@ -54,12 +55,22 @@ def show_log(path: str | None, topic: str, partition: int | None, fleet: Fleet, 
 
 @log_group.command("tail")
 @click.argument("path", required=False)
+@click.option(
+    "--topic",
+    type=click.Choice([Topic.PUSHDATA.value, Topic.FEED.value]),
+    default=Topic.PUSHDATA.value,
+    help="messages as they are accepted, or the feed: once every mirror shows them",
+)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON value per line")
 @fleet_options
-def tail_log(path: str | None, fleet: Fleet, *, as_json: bool) -> None:
+def tail_log(path: str | None, topic: str, fleet: Fleet, *, as_json: bool) -> None:
     """Print messages as they are accepted, of the repository at PATH or of all, until interrupted."""
     form = partial(json.dumps, ensure_ascii=False, default=str) if as_json else _format
     with fleet.agent() as agent:
+        if topic == Topic.FEED:
+            for row in follow_feed(agent, path):
+                click.echo(form(row))
+            return
         wanted = agent.resolve(parse_repo_path(path)).repository if path else None
         seq_by_repository: dict[RepoId, Seq] = {}
         with agent.follow() as events:
@@ -153,6 +164,8 @@ def _records(agent: LogAgentClient, topic: Topic, partition: int) -> Iterator[di
 
 
 def _describe_record(topic: Topic, record: RawRecord) -> dict[str, Any]:
+    if topic is Topic.FEED:
+        return describe_feed_record(record.value, record.at)
     if topic is Topic.STATE:
         return {"key": record.key, "value": record.value.decode("utf-8", "replace"), "at": record.at}
     try:
@@ -191,6 +204,8 @@ def _describe(message: Message) -> dict[str, Any]:
 
 def _format(row: dict[str, Any]) -> str:
     at = datetime.fromtimestamp(row["at"], UTC).isoformat(timespec="milliseconds")
+    if "turn" in row:
+        return f"{at}  {row['offset']:>6}  {format_feed_row(row)}"
     if "key" in row:
         return f"{at}  {row['offset']:>6}  {row['key']}  {row['value']}"
     if "damaged" in row:

@@ -74,6 +74,14 @@ def _parked(state: State) -> Iterator[Sample]:
         yield (host,), count
 
 
+def _feed(name: str) -> Callable[[State], Iterator[Sample]]:
+    def samples(state: State) -> Iterator[Sample]:
+        if state.get("feed"):
+            yield (), state["feed"][name]
+
+    return samples
+
+
 def _release(state: State) -> Iterator[Sample]:
     yield (state["release"], state["configuration_digest"]), 1.0
 
@@ -90,6 +98,10 @@ METRICS = (
         "hgfleet_mirror_lag", ("host",), "messages by which the worst repository is behind on a mirror", _lag
     ),
     GaugeSpec("hgfleet_mirror_parked", ("host",), "repositories that a mirror has parked", _parked),
+    GaugeSpec("hgfleet_feed_behind", (), "visible messages that have not entered the feed", _feed("behind")),
+    GaugeSpec(
+        "hgfleet_feed_behind_seconds", (), "since when the oldest of them waits", _feed("behind_seconds")
+    ),
 )
 
 

@@ -40,6 +40,10 @@ def _print_state(state: dict[str, Any]) -> None:
     serving = "serving" if log.get("is_serving") else "not serving"
     click.echo(f"release {state['release']}, epoch {log.get('epoch', '?')}, log agent {serving}")
     click.echo(f"repositories: {state.get('repositories', '?')}")
+    feed = state.get("feed")
+    if feed:
+        since = f" since {feed['behind_seconds']:.0f} s" if feed["behind"] else ""
+        click.echo(f"feed: turn {feed['turn']}, {feed['behind']} messages behind{since}")
     for problem in state["problems"]:
         click.echo(f"problem: {problem}")
     _print_section("process host pid", [(p["name"], p["host"], p["pid"]) for p in state.get("processes", ())])

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hgfleet.model.feed_marks import FeedMark, FeedMarks, FeedPlace
 from hgfleet.model.fleet_records import (
     Admit,
     Claim,
@@ -96,7 +97,8 @@ class FleetView:
     """The fold, record by record in offset order.
 
     A coordinator's also knows the `floor`, the least number of mirrors that a watermark needs to move, and
-    with `is_cleaning` notes in `superseded` the keys whose records mean nothing any more.
+    with `is_cleaning` notes in `superseded` the keys whose records mean nothing any more, and what has
+    become visible for `take_shown`.
     """
 
     def __init__(self, *, floor: int = 1, is_cleaning: bool = False) -> None:
@@ -105,6 +107,8 @@ class FleetView:
         self.claim = NO_CLAIM  # the newest
         self.counted: set[Member] = set()
         self.superseded: list[str] | None = [] if is_cleaning else None
+        self._shown: set[RepoId] | None = set() if is_cleaning else None
+        self.feed = FeedMarks()
         self._claim_by_key: dict[str, Offset] = {}
         self._heartbeats: dict[Member, Heartbeat] = {}
         self._newest: dict[HostName, int] = {}  # incarnation that any record names
@@ -133,6 +137,9 @@ class FleetView:
                 self._take_heartbeat(record)
             case Report():
                 self._take_report(record)
+            case FeedMark() | FeedPlace():
+                for superseded in self.feed.take(record):
+                    self._supersede(superseded)
             case _ if record.ticket.claim == self.claim:
                 self._take_decision(record)
             case _:
@@ -262,7 +269,7 @@ class FleetView:
         """Bring up to date what follows from one repository's row; the cost is the number of members."""
         counted = [member for member in self.counted if row.is_answered_by(member)]
         if counted:
-            row.visible = max(row.visible, min(row.exposed_by(member) for member in counted))
+            self._show(repository, row, min(row.exposed_by(member) for member in counted))
         is_deleted = row.is_deleted
         applied = min((row.applied_by(member) for member in counted), default=NOTHING)
         if applied > row.watermark and len(counted) >= self._floor and not is_deleted:
@@ -278,6 +285,12 @@ class FleetView:
             (behind.add if row.is_behind(member) else behind.discard)(repository)
         if is_deleted:
             self._let_go(repository, row)
+
+    def _show(self, repository: RepoId, row: _Row, seq: Seq) -> None:
+        if seq > row.visible:
+            row.visible = seq
+            if self._shown is not None:
+                self._shown.add(repository)
 
     def _let_go(self, repository: RepoId, row: _Row) -> None:
         """Wait for nobody on a deleted repository, and for no record of it once all have deleted it."""
@@ -377,6 +390,11 @@ class FleetView:
         return self._due.get(member, {})
 
     # -- what the coordinator asks
+
+    def take_shown(self) -> dict[RepoId, Seq]:
+        """Return what has become visible on all mirrors since the last call."""
+        shown, self._shown = self._shown or set(), set()
+        return {repository: self.visible_seq(repository) for repository in shown}
 
     def movable(self) -> dict[RepoId, Seq]:
         """Return the watermarks that may be moved, and where to."""

@@ -25,6 +25,7 @@ from enum import StrEnum
 from typing import Any
 
 from hgfleet.errors import RejectedError
+from hgfleet.model.feed_marks import FeedMark, FeedPlace, parse_feed_record, parse_natural, parse_number
 from hgfleet.model.ids import HostName, Offset, RepoId, Seq, parse_host_name, parse_repo_id
 
 Value = Mapping[str, Any]
@@ -198,7 +199,7 @@ class Recount:
 
 
 Decision = Watermark | Admit | Evict | Recount
-StateRecord = Heartbeat | Report | Claim | Decision
+StateRecord = Heartbeat | Report | Claim | FeedMark | FeedPlace | Decision
 
 
 def parse_record(key: str, value: Any) -> StateRecord | None:
@@ -206,7 +207,8 @@ def parse_record(key: str, value: Any) -> StateRecord | None:
     if not isinstance(value, dict):
         return None
     try:
-        return _parse(key.split("/"), value)
+        words = key.split("/")
+        return parse_feed_record(words, value) if words[0] == "feed" else _parse(words, value)
     except (RejectedError, ValueError):
         return None
 
@@ -247,13 +249,15 @@ def _parse(words: list[str], value: Value) -> StateRecord | None:
         case ["claim", host, life]:
             return Claim(parse_host_name(host), life)
         case ["watermark", claim, number, repository]:
-            return Watermark(_ticket(claim, number), parse_repo_id(repository), Seq(_natural(value, "seq")))
+            return Watermark(
+                _ticket(claim, number), parse_repo_id(repository), Seq(parse_natural(value, "seq"))
+            )
         case ["admit", claim, number, host, incarnation]:
             return Admit(_ticket(claim, number), _member(host, incarnation))
         case ["evict", claim, number, host, incarnation]:
             return Evict(_ticket(claim, number), _member(host, incarnation))
         case ["recount", claim, number, host, incarnation, repository]:
-            member, parks = _member(host, incarnation), _natural(value, "parks")
+            member, parks = _member(host, incarnation), parse_natural(value, "parks")
             return Recount(_ticket(claim, number), member, parse_repo_id(repository), parks)
         case _:
             return None
@@ -263,33 +267,20 @@ def _heartbeat(member: Member, value: Value) -> Heartbeat:
     release = value.get("release", "")
     if not isinstance(release, str):
         raise ValueError("release")
-    return Heartbeat(member, Stage(str(value.get("stage"))), release, _natural(value, "feature_level"))
+    return Heartbeat(member, Stage(str(value.get("stage"))), release, parse_natural(value, "feature_level"))
 
 
 def _report(member: Member, repository: RepoId, value: Value) -> Report:
     parked, is_deleted = value.get("parked"), value.get("is_deleted")
     if not isinstance(parked, str) or not isinstance(is_deleted, bool):
         raise ValueError("parked")
-    applied, exposed = Seq(_natural(value, "applied")), Seq(_natural(value, "exposed"))
-    return Report(member, repository, applied, exposed, parked, is_deleted, _natural(value, "parks"))
+    applied, exposed = Seq(parse_natural(value, "applied")), Seq(parse_natural(value, "exposed"))
+    return Report(member, repository, applied, exposed, parked, is_deleted, parse_natural(value, "parks"))
 
 
 def _member(host: str, incarnation: str) -> Member:
-    return Member(parse_host_name(host), _number(incarnation))
+    return Member(parse_host_name(host), parse_number(incarnation))
 
 
 def _ticket(claim: str, number: str) -> Ticket:
-    return Ticket(Offset(_number(claim)), _number(number))
-
-
-def _number(word: str) -> int:
-    if not (word.isascii() and word.isdigit()) or len(word) > 18 or (word[0] == "0" and word != "0"):
-        raise ValueError("not a number in its one form")
-    return int(word)
-
-
-def _natural(value: Value, name: str) -> int:
-    number = value.get(name)
-    if type(number) is not int or number < 0:
-        raise ValueError(name)
-    return number
+    return Ticket(Offset(parse_number(claim)), parse_number(number))

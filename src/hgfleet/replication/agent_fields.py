@@ -31,6 +31,10 @@ class RequestFields:
             raise _bad(name)
         return value
 
+    def is_null(self, name: str) -> bool:
+        """Whether a field is null, or left out."""
+        return self._values.get(name) is None
+
     def text(self, name: str) -> str:
         """Return text."""
         return self.take(name, str)

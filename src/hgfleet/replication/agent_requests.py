@@ -21,6 +21,7 @@ from hgfleet.ports.replication_log import NewRecord
 from hgfleet.replication.agent_adoption import Adoption, AdoptionDesk
 from hgfleet.replication.agent_catalogue import Author, Changed, log_behind
 from hgfleet.replication.agent_changes import Change, ChangeDesk
+from hgfleet.replication.agent_feed import FeedDesk
 from hgfleet.replication.agent_fields import RequestFields
 from hgfleet.replication.agent_parts import AgentParts
 from hgfleet.replication.agent_reading import read_entries
@@ -32,6 +33,7 @@ MAX_VISIBLE_WAIT_SECONDS = 600.0
 
 Answer = tuple[dict[str, Any], bytes]
 Operation = Callable[[RequestFields, bytes], Awaitable[Answer]]
+Stream = Callable[[RequestFields, Send], Awaitable[None]]
 T = TypeVar("T")
 
 
@@ -46,6 +48,7 @@ class Requests:
         self._adoptions = AdoptionDesk(parts, self._changes)
         self._followers = Followers(parts.view)
         self._state = StateStreams(parts.view, parts.options.log, parts.pool)
+        self._feed = FeedDesk(parts.view, parts.io, parts.options.log, parts.pool)
         self._operations: dict[str, Operation] = {
             "hello": self._hello,
             "last": self._last,
@@ -62,16 +65,18 @@ class Requests:
             "blob_get": self._blob_get,
             "state_publish": self._state_publish,
             "state_end": self._state_end,
+            "feed_append": self._feed.append,
             "wait_visible": self._wait_visible,
             "records": self._records,
             "status": self._status,
         }
-        self._streams: dict[str, Callable[[Send], Awaitable[None]]] = {
+        self._streams: dict[str, Stream] = {
             "follow": self._followers.stream,
             "state_follow": self._state.stream,
+            "feed_follow": self._feed.stream,
         }
 
-    def stream(self, op: object) -> Callable[[Send], Awaitable[None]] | None:
+    def stream(self, op: object) -> Stream | None:
         """Return the stream that the operation asks for; None when it is not one of those."""
         return self._streams.get(op) if isinstance(op, str) else None
 

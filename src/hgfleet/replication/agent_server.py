@@ -14,6 +14,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ class AgentServer:
                 return
             stream = self._requests.stream(header.get("op"))
             if stream is not None:
-                await _stream(stream, reader, writer)
+                await _stream(partial(stream, RequestFields(header)), reader, writer)
                 return
             self._idle.discard(task)
             self._busy.add(task)

@@ -16,6 +16,7 @@ from typing import Any
 
 from hgfleet.model.ids import Offset, Partition, RepoId, Seq
 from hgfleet.ports.replication_log import Record, ReplicationLog
+from hgfleet.replication.agent_fields import RequestFields
 from hgfleet.replication.agent_view import STATE_PLACE, AgentView, parse_state
 
 READ_BYTES = 256 * 1024
@@ -32,7 +33,7 @@ class Followers:
         self._followers: set[_Follower] = set()
         view.listeners.on_advance.append(self._note)
 
-    async def stream(self, send: Send) -> None:
+    async def stream(self, fields: RequestFields, send: Send) -> None:
         """Send the snapshot, then what advances, until cancelled or the other side is gone."""
         with self._following() as follower:
             await send(self._snapshot())
@@ -96,7 +97,7 @@ class StateStreams:
         self._log = log
         self._pool = pool
 
-    async def stream(self, send: Send) -> None:
+    async def stream(self, fields: RequestFields, send: Send) -> None:
         """Send all records, the end of the first pass, and then records as they come."""
         end = await self.fetch_end()
         offset = await self._send_until(Offset(0), end, send)

@@ -31,6 +31,7 @@ from hgfleet.runtime import clock
 
 CATALOGUE_PLACE: Place = (Topic.CATALOGUE, Partition(0))
 STATE_PLACE: Place = (Topic.STATE, Partition(0))
+FEED_PLACE: Place = (Topic.FEED, Partition(0))
 FLUSH_MESSAGES = 1000
 DAMAGED_VALUE = "damaged"  # stands for a state value that is not JSON: no reader takes it for anything
 
@@ -51,8 +52,17 @@ class Listeners:
 class AgentView:
     """The agent's state as folded from the log."""
 
-    def __init__(self, partitions: int, index: AgentIndex, known: Mapping[Partition, PartitionState]) -> None:
-        """Begin where the index ends; catalogue and state topic are small and read from their start."""
+    def __init__(
+        self,
+        partitions: int,
+        index: AgentIndex,
+        known: Mapping[Partition, PartitionState],
+        feed_offset: Offset,
+    ) -> None:
+        """Begin where the index ends; catalogue and state topic are small and read from their start.
+
+        Of the feed only the end is kept, to wake its followers; `feed_offset` is where it is now.
+        """
         self._index = index
         self.catalogue = Catalogue()
         self.fleet = FleetView()
@@ -62,6 +72,7 @@ class AgentView:
         self.appends = {place: Appends() for place in [CATALOGUE_PLACE, *map(pushdata, self.readers)]}
         self.listeners = Listeners()
         self.state_offset = Offset(0)
+        self.feed_offset = feed_offset
         self._lost = index.lost()
         self._partition_by_repository = {
             repository: partition for partition, reader in self.readers.items() for repository in reader.heads
@@ -77,6 +88,7 @@ class AgentView:
         positions = {pushdata(number): reader.position.offset for number, reader in self.readers.items()}
         positions[CATALOGUE_PLACE] = self.catalogue.position.offset
         positions[STATE_PLACE] = self.state_offset
+        positions[FEED_PLACE] = self.feed_offset
         return positions
 
     def partition_of(self, repository: RepoId) -> Partition | None:
@@ -145,6 +157,8 @@ class AgentView:
             self._take_state(records)
         elif topic is Topic.CATALOGUE:
             self._take_catalogue(records)
+        elif topic is Topic.FEED:
+            self.feed_offset = records[-1].next_offset
         else:
             self._take_pushdata(partition, records)
         self._wake()

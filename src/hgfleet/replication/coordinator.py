@@ -12,6 +12,7 @@ import threading
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from hgfleet.errors import InDoubtError, TransientError
 from hgfleet.model.coordination import Act, Coordinator, Step
 from hgfleet.model.fleet import FleetView
 from hgfleet.model.fleet_records import Claim, StateRecord
-from hgfleet.model.ids import HostName
+from hgfleet.model.ids import HostName, RepoId, Seq
+from hgfleet.replication.feed_keeper import FeedKeeper, feed_start
+from hgfleet.replication.feed_writer import FeedOptions, FeedStart
 from hgfleet.replication.fleet_status import describe_fleet
 from hgfleet.runtime import clock
 from hgfleet.runtime.faults import NO_FAULTS, Faults
@@ -43,6 +46,11 @@ class CoordinatorOptions:
     lease_seconds: float
     floor: int
     faults: Faults = NO_FAULTS
+
+    @property
+    def feed(self) -> FeedOptions:
+        """What the feed's writer beside it needs to know."""
+        return FeedOptions(self.host, self.agent_socket, self.faults)
 
 
 class CoordinatorService:
@@ -78,13 +86,23 @@ class CoordinatorService:
             with self._lock:
                 self._brain = brain
             life = _Life(brain, client, options.faults, self._lock)
-            while not stop.is_set() and not brain.is_deposed:
-                life.turn(events)
-                if brain.number is not None:
-                    backoff.reset()
+            with FeedKeeper(options.feed, partial(self._feed_start, brain)) as feed:
+                while not stop.is_set() and not brain.is_deposed:
+                    life.turn(events)
+                    if brain.number is not None:
+                        backoff.reset()
+                        feed.turn(self._take_shown(brain))
         if brain.is_deposed:
             _log.warning("coordinator.deposed", claim=brain.number)
             stop.wait(options.lease_seconds)
+
+    def _take_shown(self, brain: Coordinator) -> dict[RepoId, Seq]:
+        with self._lock:
+            return brain.view.take_shown()
+
+    def _feed_start(self, brain: Coordinator) -> FeedStart:
+        with self._lock:
+            return feed_start(brain.view)
 
 
 class _Life:

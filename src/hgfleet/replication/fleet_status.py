@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from hgfleet.model.feed_marks import FeedPlace
 from hgfleet.model.fleet import FleetView
 from hgfleet.model.fleet_records import Member, Report
 from hgfleet.model.ids import RepoId
+from hgfleet.runtime import clock
 
 MAX_LAGGING = 100  # repositories listed
 
@@ -27,6 +29,20 @@ def describe_fleet(view: FleetView) -> dict[str, Any]:
             for r in reports
             if r.parked
         ],
+        "feed": _feed(view.feed.place),
+    }
+
+
+def _feed(place: FeedPlace | None) -> dict[str, Any] | None:
+    """Describe what the feed's writer last said of itself; None while none ever did."""
+    if place is None:
+        return None
+    behind_seconds = max(clock.now() - place.since, 0.0) if place.behind else 0.0
+    return {
+        "turn": place.turn,
+        "offset": place.offset,
+        "behind": place.behind,
+        "behind_seconds": round(behind_seconds, 1),
     }
 
 

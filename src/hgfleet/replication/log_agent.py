@@ -34,7 +34,7 @@ from hgfleet.replication.agent_parts import AgentOptions, AgentParts
 from hgfleet.replication.agent_primary import Candidate, Primary
 from hgfleet.replication.agent_requests import Requests
 from hgfleet.replication.agent_server import AgentServer
-from hgfleet.replication.agent_view import AgentView, pushdata, tail_of
+from hgfleet.replication.agent_view import FEED_PLACE, AgentView, pushdata, tail_of
 from hgfleet.replication.agent_visibility import VisibilityDesk
 from hgfleet.runtime.lifecycle import STOP_SIGNALS
 
@@ -54,7 +54,8 @@ async def run_log_agent(options: AgentOptions, stop: asyncio.Event | None = None
     Raises ConfigError when it cannot start, and what ended it otherwise.
     """
     with _only_agent(options), _index(options) as (index, known), _pools() as pools:
-        view = AgentView(options.log.partitions(Topic.PUSHDATA), index, known)
+        feed_offset = options.log.end_offset(*FEED_PLACE)
+        view = AgentView(options.log.partitions(Topic.PUSHDATA), index, known, feed_offset)
         async with _log_io(options, view) as io:
             _end_on_broken_callback(io)
             await _catch_up(options.log, view, io, pools[0])

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from hgfleet.model.coordination import Act, Coordinator, Step
+from hgfleet.model.feed_marks import FeedMark, FeedPlace
 from hgfleet.model.fleet import FleetView
 from hgfleet.model.fleet_records import (
     Admit,
@@ -485,3 +486,40 @@ def test_draining_is_for_good() -> None:
     assert mirror.stage is Stage.DRAINING
     assert not mirror.is_ready(1.0)
     assert mirror.is_over(FleetView(), 1.0)
+
+
+# -- the feed's marks
+
+
+def test_the_highest_mark_of_the_feed_is_in_force_whoever_wrote_it() -> None:
+    view = FleetView(is_cleaning=True)
+    marks = [
+        FeedMark(1, R1, Seq(3)),
+        FeedMark(2, R1, Seq(5)),
+        FeedMark(1, R1, Seq(4)),
+        FeedMark(2, R2, Seq(1)),
+        FeedPlace(2, Offset(9), 4),
+        FeedPlace(1, Offset(20), 7),
+    ]
+    for offset, record in enumerate(marks):
+        view.take(record.key, record.value, Offset(offset))
+    assert view.feed.seqs() == {R1: 5, R2: 1}
+    assert view.feed.place == FeedPlace(2, Offset(9), 4)
+    assert view.superseded == [marks[0].key, marks[2].key, "feed/1"]
+
+
+def test_the_mark_of_an_unbound_repository_is_removed() -> None:
+    view = FleetView(is_cleaning=True)
+    for offset, record in enumerate([FeedMark(1, R1, Seq(3)), FeedMark(2, R1, Seq(3), is_over=True)]):
+        view.take(record.key, record.value, Offset(offset))
+    assert view.feed.seqs() == {}
+    assert set(view.superseded or ()) == {f"feed/1/{R1}", f"feed/2/{R1}"}
+
+
+def test_what_has_become_visible_is_told_once(topic: Topic) -> None:
+    join(topic, A, r1=3)
+    topic.coordinator.view.take_shown()
+    topic.put(report(A, R1, 3, 2), report(A, R2, 1, 0))
+    topic.run()
+    assert topic.coordinator.view.take_shown() == {R1: 2}
+    assert topic.coordinator.view.take_shown() == {}

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from hgfleet.model.feed_marks import FeedMark, FeedPlace
 from hgfleet.model.fleet_records import (
     Admit,
     Claim,
@@ -35,6 +36,8 @@ RECORDS: list[StateRecord] = [
     Admit(TICKET, MEMBER),
     Evict(TICKET, MEMBER),
     Recount(TICKET, MEMBER, R1, 2),
+    FeedMark(4, R1, Seq(5)),
+    FeedPlace(4, Offset(9), 3, 2, 1.5),
 ]
 
 
@@ -97,6 +100,8 @@ def test_keys_name_members_in_tombstones_too() -> None:
         None,
         None,
         *[MEMBER] * 3,
+        None,
+        None,
     ]
     assert parse_report_key(Report(MEMBER, R1).key) == (MEMBER, R1)
     assert parse_report_key("report/one/1/x") is None

@@ -1,0 +1,86 @@
+"""The feed for people: its records as rows of `hgfleet log show` and `tail`.
+
+Promises: `tail` prints what counts, once and in order; `show` prints every record as it lies there.
+Does not: remember where somebody stopped reading (the notifier does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from hgfleet.adapters.agent_answers import FeedItem, FeedItems, FeedRestart
+from hgfleet.adapters.agent_client import LogAgentClient
+from hgfleet.errors import PoisonError
+from hgfleet.model.feed import FeedReader, FeedVerdict
+from hgfleet.model.feed_records import FeedEntry, Opening, decode_feed_record
+from hgfleet.model.ids import parse_repo_path
+
+Row = dict[str, Any]
+
+
+def describe_feed_record(wire: bytes, at: float) -> Row:
+    """Return a record's fields; what cannot be read is shown as such."""
+    try:
+        return _describe(decode_feed_record(wire), at)
+    except PoisonError as error:
+        return {"damaged": str(error), "size_bytes": len(wire), "at": at}
+
+
+def follow_feed(agent: LogAgentClient, path: str | None) -> Iterator[Row]:
+    """Yield what enters the feed from now on, of the repository at a path or of all; never ends by itself."""
+    wanted = parse_repo_path(path) if path else None
+    reader = FeedReader()
+    with agent.feed_follow() as events:
+        for event in events:
+            if isinstance(event, FeedRestart):
+                reader.restart(event.offset)
+            elif isinstance(event, FeedItems):
+                for item in event.items:
+                    yield from _rows(reader, item, wanted)
+
+
+def _rows(reader: FeedReader, item: FeedItem, wanted: str | None) -> Iterator[Row]:
+    row = describe_feed_record(item.wire, item.at) | {"offset": item.offset}
+    try:
+        record = decode_feed_record(item.wire)
+    except PoisonError:
+        reader.take_unreadable(item.next_offset)
+        yield row
+        return
+    verdict = reader.take(record, item.next_offset)
+    if isinstance(record, FeedEntry) and verdict is not FeedVerdict.IGNORED and wanted in {None, record.path}:
+        yield row | {"verdict": verdict.value}
+
+
+def format_feed_row(row: Row) -> str:
+    """Return a row as one line, without time and offset."""
+    turn = f"turn {row['turn']:>3}"
+    if row["kind"] == "opening":
+        return f"{turn}  opened by {row['host']}"
+    if row["repository"].strip("0"):
+        what = f"{row['path']} seq {row['seq']}"
+    else:
+        what = f"catalogue seq {row['seq']}"
+    detail = _detail(row["body"])
+    gap = "  (entries before it are missing)" if row.get("verdict") == FeedVerdict.GAP.value else ""
+    return f"{turn}  {what}  {row['kind']}  {row['identity']}{detail}{gap}"
+
+
+def _detail(body: Row) -> str:
+    """Return what people look for first: the push id and its heads, or the paths."""
+    names = [str(body[name]) for name in ("path", "new_path") if body.get(name)]
+    if body.get("push_id") is not None:
+        heads = " ".join(str(node)[:12] for node in body.get("heads_added") or ())
+        return f"  push {body['push_id']} by {body.get('pusher')}  {heads}".rstrip()
+    return f"  {' -> '.join(names)}" if names else ""
+
+
+def _describe(record: Opening | FeedEntry, at: float) -> Row:
+    if isinstance(record, Opening):
+        return {"kind": "opening", **asdict(record)}
+    fields = asdict(record) | {"entered_at": at}
+    return {name: value for name, value in fields.items() if name != "position"} | {
+        "message_position": {"offset": record.position.offset, "epoch": record.position.epoch}
+    }
