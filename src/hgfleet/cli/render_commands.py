@@ -11,6 +11,7 @@ import click
 from hgfleet.cli.fleet import Fleet, fleet_options
 from hgfleet.cli.openssh import sshd_config_text
 from hgfleet.cli.rendered_files import haproxy_text, hgrc_text
+from hgfleet.config.schema import MirrorsSection
 from hgfleet.errors import RejectedError
 
 
@@ -22,8 +23,14 @@ def render_group() -> None:
 @render_group.command("haproxy")
 @fleet_options
 def print_haproxy(fleet: Fleet) -> None:
-    """Print HAProxy's configuration for the HTTP side."""
-    mirrors = fleet.config.mirrors
+    """Print HAProxy's configuration: for the balancer's host, or for the HTTP side of one machine."""
+    if not fleet.config.hosts:
+        _check_one_machine(fleet.config.mirrors)
+    click.echo(haproxy_text(fleet.layout), nl=False)
+
+
+def _check_one_machine(mirrors: MirrorsSection) -> None:
+    """Raise RejectedError where `hgfleet up` would start no HAProxy, or at ports of its own choice."""
     if mirrors.count == 1:
         raise RejectedError(
             "render.one-mirror",
@@ -34,7 +41,6 @@ def print_haproxy(fleet: Fleet) -> None:
         raise RejectedError(
             "render.no-ports", "the mirrors' ports are chosen at each start", hint="set mirrors.ports"
         )
-    click.echo(haproxy_text(fleet.layout), nl=False)
 
 
 @render_group.command("sshd")

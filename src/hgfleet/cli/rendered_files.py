@@ -6,15 +6,13 @@ Does not: decide what they say (the adapters that render them do).
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from hgfleet.adapters.files import write_by_rename
-from hgfleet.adapters.haproxy_config import HaproxyOptions, Mirror, Timing, render_haproxy
+from hgfleet.adapters.haproxy_config import render_haproxy
 from hgfleet.adapters.hgrc_render import HgrcOptions, render_hgrc
-from hgfleet.cli.addresses import has_proxy, mirror_addresses, ssh_address
+from hgfleet.cli.addresses import has_proxy, ssh_address
+from hgfleet.cli.haproxy_options import haproxy_options
 from hgfleet.cli.openssh import sshd_config_text
 from hgfleet.config.layout import FleetLayout
-from hgfleet.errors import ConfigError
 
 
 def write_rendered_files(layout: FleetLayout) -> None:
@@ -48,30 +46,5 @@ def hgrc_text(layout: FleetLayout) -> str:
 
 
 def haproxy_text(layout: FleetLayout) -> str:
-    """Return HAProxy's configuration for this fleet's mirrors."""
-    config = layout.config
-    if config.http.ca_file is None:
-        raise ConfigError(
-            "proxy.no-ca", "HAProxy needs the CA of the mirrors' certificate", hint="set http.ca_file"
-        )
-    public = urlsplit(config.base_url)
-    return render_haproxy(
-        HaproxyOptions(
-            bind_address=config.http.bind,
-            http_port=config.http.http_port,
-            https_port=config.http.https_port,
-            public_port=public.port or (443 if config.site.url else None),
-            public_name=public.hostname or "localhost",
-            certificate_file=layout.haproxy_certificate,
-            mirrors=tuple(Mirror(m.name, m.address, m.port) for m in mirror_addresses(config)),
-            mirrors_ca_file=config.http.ca_file,
-            control_socket=layout.haproxy_socket,
-            timing=Timing(
-                check_interval_seconds=config.proxy.check_interval_seconds,
-                check_timeout_seconds=config.proxy.check_timeout_seconds,
-                falls=config.proxy.fall,
-            ),
-            quiet_requests=config.http.workers * config.http.threads // 2,
-            max_connections=config.proxy.max_connections,
-        )
-    )
+    """Return HAProxy's configuration for this fleet."""
+    return render_haproxy(haproxy_options(layout))

@@ -169,6 +169,14 @@ class ProxySection(Section):
     check_timeout_seconds: Duration = setting("1s", "how long a check may take", key="check_timeout")
     fall: Count = setting(2, "failed checks in a row that take a mirror out")
     max_connections: Count = setting(400, "connections at once")
+    certificate: OptionalFilePath = setting(
+        "",
+        'chain and key in one file, for clients; "" on one machine: made from [http]; needed with a balancer',
+    )
+    mirror_certificate_name: str = setting(
+        "",
+        'name in the certificate of the mirrors; "" is localhost on one machine, the host of site.url else',
+    )
 
 
 class AdminSection(Section):
