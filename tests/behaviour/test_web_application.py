@@ -5,6 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import re
 import threading
+import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -12,8 +14,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from hgfleet.adapters.bundle_offers import OfferedManifest
+from hgfleet.model.bundle_manifest import BundleType, ManifestEntry
 from hgfleet.model.fleet_records import Stage
-from hgfleet.model.ids import RepoId, Seq
+from hgfleet.model.ids import Digest, RepoId, Seq
 from hgfleet.web.exchange import Exchange
 from tests.support.clients import CURRENT_HG, HgClient
 from tests.support.exposures import PUSHERS, Exposures, build, pushed_at
@@ -113,11 +117,79 @@ def test_a_new_list_of_clone_bundles_is_given_at_once(
 ) -> None:
     repository = host.add("app", exposures.full, LAST)
     assert own_web.get("/app?cmd=clonebundles").body == b""
-    manifest = host.hg_directory(repository) / "clonebundles.manifest"
-    manifest.write_text("https://cdn.example/1.hg BUNDLESPEC=gzip-v2\n")
+    host.offer(repository, offered("https://cdn.example/1.hg"))
     assert b"1.hg" in own_web.get("/app?cmd=clonebundles").body
-    manifest.write_text("https://cdn.example/2.hg BUNDLESPEC=gzip-v2\n")
+    host.offer(repository, offered("https://cdn.example/2.hg"))
     assert b"2.hg" in own_web.get("/app?cmd=clonebundles").body
+    host.offer(repository)
+    assert own_web.get("/app?cmd=clonebundles").body == b""
+
+
+def test_clone_bundles_are_a_capability_only_while_some_are_offered(
+    host: MirrorHost, own_web: WebClient, exposures: Exposures
+) -> None:
+    repository = host.add("app", exposures.full, LAST)
+    assert "clonebundles" not in own_web.get("/app?cmd=capabilities").text.split()
+    host.offer(repository, offered("https://cdn.example/1.hg"))
+    assert "clonebundles" in own_web.get("/app?cmd=capabilities").text.split()
+    host.offer(repository)
+    assert "clonebundles" not in own_web.get("/app?cmd=capabilities").text.split()
+
+
+def test_bundles_of_what_is_not_exposed_yet_are_not_offered(
+    host: MirrorHost, own_web: WebClient, exposures: Exposures
+) -> None:
+    repository = host.add("app", exposures.full, Seq(1))
+    later, now = offered("https://cdn.example/later.hg", seq=2), offered("https://cdn.example/now.hg", seq=1)
+    host.offer(repository, later, now)
+    assert b"now.hg" in own_web.get("/app?cmd=clonebundles").body
+    host.expose(repository, Seq(2))
+    assert b"later.hg" in own_web.get("/app?cmd=clonebundles").body
+
+
+def test_a_client_is_told_what_lies_near_it(host: MirrorHost, exposures: Exposures) -> None:
+    web = WebClient(replace(host.site(), places=(("198.51.100.0/24", "ec2region", "us-west-2"),)))
+    repository = host.add("app", exposures.full, LAST)
+    host.offer(repository, offered("https://cdn.example/1.hg", "https://west.example/1.hg"))
+    everything = web.get("/app?cmd=clonebundles", REMOTE_ADDR="192.0.2.1").text
+    assert [line.split()[0] for line in everything.splitlines()] == [
+        "https://cdn.example/1.hg",
+        "https://west.example/1.hg",
+    ]
+    near = web.get("/app?cmd=clonebundles_manifest", REMOTE_ADDR="198.51.100.7").text
+    assert [line.split()[0] for line in near.splitlines()] == ["https://west.example/1.hg"]
+
+
+def test_a_full_clone_that_used_no_bundles_is_told_that_there_are_some(
+    host: MirrorHost, own_web: WebClient, exposures: Exposures
+) -> None:
+    repository = host.add("app", exposures.full, LAST)
+    clone = f"/app?cmd=getbundle&bundlecaps=HG20&cg=1&common={'0' * 40}&heads={nodes(exposures)[0]}"
+
+    def is_hinted(query: str) -> bool:
+        return b"ui.clonebundles" in zlib.decompress(own_web.get(clone + query).body)
+
+    assert not is_hinted("&cbattempted=0")
+    host.offer(repository, offered("https://cdn.example/1.hg"))
+    assert is_hinted("&cbattempted=0")
+    assert not is_hinted("&cbattempted=1")
+    assert not is_hinted("")
+
+
+def offered(*urls: str, seq: int = 1) -> OfferedManifest:
+    entries = [
+        ManifestEntry(
+            url,
+            BundleType.GZIP_V2,
+            "gzip-v2",
+            1,
+            Digest("ab" * 32),
+            "store",
+            {"ec2region": "us-west-2"} if "west" in url else {"cdn": "true"},
+        )
+        for url in urls
+    ]
+    return OfferedManifest(Seq(seq), tuple(entries))
 
 
 def test_what_many_ask_at_once_is_worked_out_once(

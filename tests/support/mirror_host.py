@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hgfleet.adapters import view_files
+from hgfleet.adapters.bundle_offers import OfferedManifest, write_offers
 from hgfleet.adapters.mirror_catalogue import MirrorCatalogue
 from hgfleet.adapters.serving_file import write_serving
 from hgfleet.model.fleet_records import Stage
@@ -70,6 +71,10 @@ class MirrorHost:
     def expose(self, repository: RepoId, seq: Seq) -> None:
         """Show a repository as of a seq."""
         assert view_files.expose(self.hg_directory(repository), seq) == seq
+
+    def offer(self, repository: RepoId, *manifests: OfferedManifest) -> None:
+        """Offer clone bundles, the manifest in force first; none takes the offer back."""
+        write_offers(self.directory / "repos" / repository, manifests)
 
     def hg_directory(self, repository: RepoId) -> Path:
         """Return the `.hg` of the generation in use."""

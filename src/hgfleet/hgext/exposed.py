@@ -21,7 +21,7 @@ from mercurial.hgweb import common as hgweb_common
 from mercurial.hgweb import webcommands
 
 from hgfleet.adapters import view_files
-from hgfleet.hgext import overlay, pushlog_pages
+from hgfleet.hgext import clone_hints, overlay, pushlog_pages
 from hgfleet.model.view import View
 
 
@@ -35,6 +35,7 @@ def uisetup(ui: Any) -> None:
     if not is_active(ui) or _refuse_writes in hgweb_common.permhooks:
         return
     overlay.wrap_revlogs()
+    clone_hints.uisetup()
     hgweb_common.permhooks.insert(0, _refuse_writes)
     webcommands.revsetlang = _KeywordsOnly()
     extensions.wrapfunction(scmutil, "revsymbol", _revsymbol)

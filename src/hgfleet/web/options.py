@@ -6,8 +6,12 @@ Does not: read configuration files (cli does).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from hgfleet.model.bundle_manifest import Place
+from hgfleet.model.locations import Network, listed_networks
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +26,16 @@ class SiteOptions:
     ssh_url: str  # where to push, the same way; "" if unknown
     site_name: str = "hgfleet"
     trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For is believed
+    places: tuple[tuple[str, str, str], ...] = ()  # network, attribute and value of what lies there
+    fast_networks: tuple[str, ...] = ()  # where a byte costs less than a second of computing
     cached_repositories: int = 500  # per worker
     cached_answers_bytes: int = 64 * 1024 * 1024  # per worker; 0: none
+
+    def locations(self) -> Iterator[tuple[Network, Place]]:
+        """Yield every network that a client's place is told from."""
+        for network, name, value in self.places:
+            yield from listed_networks([network], Place(name, value))
+        yield from listed_networks(self.fast_networks, Place(is_fast=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from hgfleet.adapters import view_files
+from hgfleet.adapters.bundle_offers import offers_stamp
 from hgfleet.model.ids import RepoId
 from hgfleet.model.view import View
 from hgfleet.web.catalogue import Served
 from hgfleet.web.options import SiteOptions
-from hgfleet.web.repository_app import RepositoryApp
+from hgfleet.web.repository_app import RepositoryApp, Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Key:
     path: str
     generation: str
     seq: int
-    bundles_at: int  # when the list of clone bundles was made, nanoseconds; 0: there is none
+    bundles_at: int  # when the offer of clone bundles was written, nanoseconds; 0: there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Found:
 
     key: Key
     app: RepositoryApp
+    directory: Path  # of its generations
 
 
 class Repositories:
@@ -55,11 +57,11 @@ class Repositories:
         view = view_files.read_exposed(root / ".hg") if root is not None else None
         if root is None or view is None:
             return None
-        key = Key(served.repository, served.path, root.name, view.seq, _bundles_at(root))
+        key = Key(served.repository, served.path, root.name, view.seq, offers_stamp(root.parent))
         with self._lock:
             found = self._found_by_id.get(served.repository)
             if found is None or found.key != key:
-                found = Found(key, self._app(root, served, view, found))
+                found = Found(key, self._app(root, key, view, found), root.parent)
                 self._found_by_id[served.repository] = found
             self._found_by_id.move_to_end(served.repository)
             while len(self._found_by_id) > self._site.cached_repositories:
@@ -74,15 +76,9 @@ class Repositories:
         except OSError:
             return None
 
-    def _app(self, root: Path, served: Served, view: View, known: Found | None) -> RepositoryApp:
+    def _app(self, root: Path, key: Key, view: View, known: Found | None) -> RepositoryApp:
         is_same = known is not None and known.key.generation == root.name
         before = known.app if known is not None and is_same else None
-        return RepositoryApp(self._ui, root, served.path, view, self._site.base_url, before=before)
-
-
-def _bundles_at(root: Path) -> int:
-    """Return what changes with the one file of a repository that answers depend on besides its view."""
-    try:
-        return (root / ".hg" / "clonebundles.manifest").stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
+        url = f"{self._site.base_url}/{key.path}"
+        shown = Shown(root, key.path, url, view, has_bundles=key.bundles_at > 0)
+        return RepositoryApp(self._ui, shown, before=before)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from mercurial.hgweb import request as hgweb_request
 from mercurial.repo import factory
 
 from hgfleet.errors import RejectedError
-from hgfleet.model.ids import RepoPath
 from hgfleet.model.view import View
 from hgfleet.web.answers import StartResponse
 from hgfleet.web.arguments import bound_request
@@ -30,28 +30,31 @@ class OutdatedError(Exception):
     """A later view is exposed already: look again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What an application shows."""
+
+    root: Path
+    path: str
+    url: str
+    view: View
+    has_bundles: bool = False  # whether clone bundles are offered
+
+
 class RepositoryApp(hgweb_mod_inner.hgweb):
     """hgweb's request handling with a pool of our own under it."""
 
-    def __init__(
-        self,
-        ui: Any,
-        root: Path,
-        path: RepoPath,
-        view: View,
-        base_url: str,
-        *,
-        before: RepositoryApp | None = None,
-    ) -> None:
+    def __init__(self, ui: Any, shown: Shown, *, before: RepositoryApp | None = None) -> None:
         """Prepare to show a view; `before` shows an earlier one of the same generation."""
         # hgweb's own constructor would open the repository and stat it for every request.
-        self.view = view
-        self.reponame = path.encode()
+        self.view = shown.view
+        self.reponame = shown.path.encode()
         self.websubtable: Any = []
-        self.mtime = view.seq
+        self.mtime = shown.view.seq
         self._ui = ui
-        self._root = os.fsencode(root)
-        self._url = f"{base_url}/{path}".encode()
+        self._root = os.fsencode(shown.root)
+        self._url = shown.url.encode()
+        self._has_bundles = shown.has_bundles
         self._idle: list[_Opened] = []
         # One that was never opened has nothing to give; a chain of such would keep all views in memory.
         is_empty = before is not None and not before._idle
@@ -91,6 +94,7 @@ class RepositoryApp(hgweb_mod_inner.hgweb):
         repo = factory.repository(self._ui.copy(), self._root)
         if repo.hgfleet_view.seq != self.view.seq:
             raise OutdatedError
+        repo.unfiltered().hgfleet_has_bundles = self._has_bundles
         for ui in (repo.ui, repo.baseui):
             ui.setconfig(b"ui", b"forcecwd", repo.root, b"hgfleet")  # file patterns are relative to it
         repo = hgweb_mod_inner.getwebview(repo)

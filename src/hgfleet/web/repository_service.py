@@ -14,11 +14,13 @@ from typing import Any
 from mercurial import error
 
 from hgfleet.errors import RejectedError, TransientError
+from hgfleet.model.locations import LocationTable
 from hgfleet.runtime import clock
-from hgfleet.web import arguments
+from hgfleet.web import arguments, clone_bundles
 from hgfleet.web.answer_cache import AnswerCache, CachedAnswer, Flights
 from hgfleet.web.answers import Answer, StartResponse, secured
 from hgfleet.web.catalogue import Served
+from hgfleet.web.clone_bundles import CloneBundles
 from hgfleet.web.exchange import Exchange
 from hgfleet.web.options import SiteOptions
 from hgfleet.web.repositories import Found, Repositories
@@ -46,6 +48,7 @@ class RepositoryService:
         self._repositories = repositories
         self._cache = AnswerCache(site.cached_answers_bytes)
         self._flights = Flights()
+        self._bundles = CloneBundles(LocationTable(site.locations()))
 
     def answer(
         self, served: Served, request: Request, start: StartResponse, note: Note
@@ -56,6 +59,8 @@ class RepositoryService:
         for _ in range(_EXPOSURES):
             found = self._open_seen(served, request)
             note(seq=found.key.seq)
+            if request.command in clone_bundles.COMMANDS:
+                return self._bundles.answer(found, request)
             question = (found.key, *request.question(body))
             cached = self._cache.get(question)
             end = self._flights.join(question) if cached is None else None

@@ -1,0 +1,32 @@
+"""Answers what clone bundles there are, as it fits the client's place.
+
+Promises: what is answered was read back when it was published, and its changesets are exposed here; it
+depends on nothing but the repository's file, the exposed seq and the client's address.
+Does not: serve the bundles themselves.
+"""
+
+from __future__ import annotations
+
+from hgfleet.adapters.bundle_offers import read_offer
+from hgfleet.model.bundle_manifest import entries_for, format_manifest
+from hgfleet.model.locations import LocationTable
+from hgfleet.web.answers import Answer
+from hgfleet.web.repositories import Found
+from hgfleet.web.requests import Request
+
+COMMANDS = frozenset({b"clonebundles", b"clonebundles_manifest"})
+_TYPE = "application/mercurial-0.1"
+
+
+class CloneBundles:
+    """The manifests of a mirror's repositories; any thread may ask."""
+
+    def __init__(self, locations: LocationTable) -> None:
+        self._locations = locations
+
+    def answer(self, found: Found, request: Request) -> Answer:
+        """Return the manifest for the client, empty when there is none."""
+        entries = read_offer(found.directory, found.app.view.seq)
+        offered = entries_for(entries, self._locations.find(request.client))
+        headers = [("Content-Type", _TYPE), ("X-HgFleet-Seq", str(found.key.seq))]
+        return Answer("200 Script output follows", format_manifest(offered), headers)
