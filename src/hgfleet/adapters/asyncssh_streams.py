@@ -39,6 +39,10 @@ class ChannelStreams:
 
     # ---- for whoever serves the visit
 
+    @property
+    def are_clients_own(self) -> bool:
+        return False
+
     def tell(self, line: str) -> None:
         self._write(line.encode() + b"\n", asyncssh.EXTENDED_DATA_STDERR)
 

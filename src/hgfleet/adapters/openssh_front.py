@@ -129,7 +129,7 @@ class OpenSshFront:
         if account is None or not offered or offered not in map(key_data, map(_base64_part, account.keys)):
             return b"+"
         command = (*self._options.gate_command, account.name, fingerprint(offered))
-        return b"+" + authorized_key(command, f"{key_type} {key}").encode()
+        return b"+" + authorized_key(command, key_type, key).encode()
 
     async def _receive(self, guest: Guest) -> None:
         """Serve one visit."""
@@ -166,6 +166,10 @@ class HandedStreams:
     guest: Guest
     output: list[str] = field(default_factory=list)
     error: list[str] = field(default_factory=list)
+
+    @property
+    def are_clients_own(self) -> bool:
+        return True
 
     def tell(self, line: str) -> None:
         self.error.append(f"{line}\n")

@@ -66,7 +66,7 @@ def _read_line(line: bytes) -> Reader:
     words = line[:-2].split(b" ")
     if words[1] == b"UNKNOWN":
         return ProxyHeader(None)
-    if len(words) != 6 or words[1] not in {b"TCP4", b"TCP6"}:
+    if len(words) != 6 or words[1] not in {b"TCP4", b"TCP6"} or b"%" in words[2]:
         raise _bad()
     return ProxyHeader(plain_address(words[2].decode("ascii", "replace")))
 

@@ -121,10 +121,10 @@ def render_sshd_config(options: SshdOptions) -> str:
     )
 
 
-def authorized_key(command: Sequence[str], key: str) -> str:
+def authorized_key(command: Sequence[str], key_type: str, key: str) -> str:
     """Return the authorized_keys line that lets a key in to one command and nothing else."""
-    words, key_words = map(plain_word, command), map(plain_word, key.split(" "))
-    return f'restrict,command="{" ".join(words)}" {" ".join(key_words)}\n'
+    words = " ".join(map(plain_word, command))
+    return f'restrict,command="{words}" {plain_word(key_type)} {plain_word(key)}\n'
 
 
 def plain_word(word: str) -> str:

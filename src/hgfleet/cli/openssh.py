@@ -22,7 +22,7 @@ from hgfleet.config.layout import FleetLayout
 from hgfleet.errors import ConfigError
 
 SYSTEM_PYTHON = Path("/usr/bin/python3")
-_CLIENT = Path(hgfleet.__file__).resolve().parent / "ssh" / "sshd_client.py"
+CLIENT = Path(hgfleet.__file__).resolve().parent / "ssh" / "sshd_client.py"
 _SERVICE_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
@@ -83,11 +83,11 @@ def is_roots_alone(program: Path) -> bool:
 
 
 def _client(layout: FleetLayout) -> tuple[str, ...]:
-    return (str(_find_python(layout)), "-I", "-S", str(_CLIENT))
+    return (str(choose_python(layout.config.openssh.python)), "-I", "-S", str(CLIENT))
 
 
-def _find_python(layout: FleetLayout) -> Path:
-    configured = layout.config.openssh.python
+def choose_python(configured: str) -> Path:
+    """Return the interpreter of sshd's programs: the configured one or, for "", one that sshd will run."""
     candidates = [Path(configured)] if configured else [Path(sys.executable), SYSTEM_PYTHON]
     for candidate in candidates:
         if is_roots_alone(candidate):
@@ -103,7 +103,7 @@ def _find_python(layout: FleetLayout) -> Path:
 def _lookup_user(layout: FleetLayout) -> pwd.struct_passwd:
     name = layout.config.openssh.lookup_user
     try:
-        return pwd.getpwnam(name) if name else pwd.getpwuid(os.getuid())
+        return pwd.getpwnam(name or own_name())
     except KeyError as error:
         raise ConfigError(
             "openssh.no-user",
@@ -111,6 +111,11 @@ def _lookup_user(layout: FleetLayout) -> pwd.struct_passwd:
             hint="set openssh.lookup_user",
             name=name,
         ) from error
+
+
+def own_name() -> str:
+    """Return the name of the user that this process runs as. Raises KeyError when it has none."""
+    return pwd.getpwuid(os.getuid()).pw_name
 
 
 def _lookup_group(layout: FleetLayout) -> int | None:

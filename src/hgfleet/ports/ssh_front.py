@@ -44,6 +44,11 @@ class SshFront(Protocol):
 class Streams(Protocol):
     """The client's end of a visit."""
 
+    @property
+    def are_clients_own(self) -> bool:
+        """Whether the descriptors are the connection's own: their last holder alone can end the visit."""
+        ...
+
     def tell(self, line: str) -> None:
         """Write a line to the client's standard error."""
         ...

@@ -19,6 +19,7 @@ from hgfleet.adapters.agent_answers import BoundPath, CatalogueChange, Visibilit
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.adapters.local_client import LocalClient
 from hgfleet.adapters.session_client import OpenSession, open_session
+from hgfleet.errors import InDoubtError, TransientError
 from hgfleet.model.ids import CATALOGUE, AccountName, RepoPath
 from hgfleet.model.settings import RepoSettings, parse_repo_settings
 
@@ -61,9 +62,20 @@ class LocalServices:
         """Return a repository's settings as of the end of its log. Raises TransientError."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._read_settings, bound)
 
+    async def check_sessions(self) -> None:
+        """Return when the session server answers. Raises TransientError."""
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._check_sessions)
+
     async def open_session(self, request: dict[str, object], streams: tuple[int, int, int]) -> OpenSession:
         """Start a session worker on the descriptors. Raises TransientError or RejectedError."""
         return await open_session(self._sessions_socket, request, streams)
+
+    def _check_sessions(self) -> None:
+        try:
+            with LocalClient(self._sessions_socket, QUESTION_SECONDS) as client:
+                client.call("status")
+        except (TransientError, InDoubtError) as error:
+            raise TransientError("sessions.unreachable", "the session server does not answer") from error
 
     def _read_settings(self, bound: BoundPath) -> RepoSettings:
         with LocalClient(self._sessions_socket, CHANGE_SECONDS) as client:

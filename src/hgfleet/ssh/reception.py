@@ -199,6 +199,8 @@ class FleetReception:
         return end.status
 
     async def _open_session(self, request: dict[str, object], streams: Streams) -> OpenSession:
+        if streams.are_clients_own:  # in the mail of a server that hangs they would keep the client waiting
+            await self._services.check_sessions()
         descriptors = streams.open_descriptors()
         try:
             return await self._services.open_session(request, descriptors)

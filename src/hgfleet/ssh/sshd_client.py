@@ -25,7 +25,7 @@ from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socket
 
 INPUT, OUTPUT, ERROR = 0, 1, 2
 TEMPORARILY, HUNG_UP = 75, 129
-ANSWER_SECONDS = 10.0  # longer than the reception asks the directory
+ANSWER_SECONDS = 7.0  # longer than the reception asks the directory; twice that is in the log-in's time
 MAX_COMMAND_BYTES = 8192  # what is longer is refused, and need not arrive whole for that
 MAX_ANSWER_BYTES = 256 * 1024
 UNAVAILABLE = "abort: temporarily unavailable, nothing was changed: "
