@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -18,29 +17,42 @@ from hgfleet.adapters.local_client import LocalClient
 from hgfleet.errors import PoisonError, RejectedError
 from hgfleet.model.frames import FrameDecoder, encode_frame
 from tests.support.clients import finish, run
-from tests.support.fleet import Fleet, descendants, is_alive
+from tests.support.fleet import FRONTS, Fleet, descendants, is_alive
 from tests.support.invariants import check_repository
+from tests.support.openssh import OpenSshFleet
 from tests.support.repositories import WorkingCopy
 
-SETTINGS = {
-    "append_deadline": '"1s"',
-    "lock_timeout": '"3s"',
-    "max_sessions_per_account": "3",
-    "service_accounts": '["lander"]',
-}
+SETTINGS = """
+[push]
+append_deadline = "1s"
+lock_timeout = "3s"
+[access]
+service_accounts = ["lander"]
+"""
+SSH_SETTINGS = "max_sessions_per_account = 3\n"
+EACH_FRONT = pytest.mark.parametrize("fleet", FRONTS, indirect=True)
+
+
+@pytest.fixture
+def fleet(request: pytest.FixtureRequest) -> Fleet:
+    """A fleet with little patience, behind the embedded SSH server unless a test asks for each."""
+    fleet: Fleet = request.getfixturevalue(getattr(request, "param", "embedded_front"))
+    return fleet
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """A fleet with little patience."""
-    fleet = Fleet(tmp_path_factory.mktemp("sessions") / "fleet")
-    fleet.cli("config", "init").ok()
-    path = fleet.directory / "hgfleet.toml"
-    text = path.read_text()
-    for key, value in SETTINGS.items():
-        text, changed = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
-        assert changed == 1, key
-    path.write_text(text)
+def embedded_front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    directory = tmp_path_factory.mktemp("sessions") / "fleet"
+    yield from running(Fleet(directory, config=f"{SETTINGS}[ssh]\n{SSH_SETTINGS}"))
+
+
+@pytest.fixture(scope="module")
+def openssh_front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    directory = tmp_path_factory.mktemp("openssh") / "fleet"
+    yield from running(OpenSshFleet(directory, config=SETTINGS, ssh=SSH_SETTINGS))
+
+
+def running(fleet: Fleet) -> Iterator[Fleet]:
     try:
         yield fleet.start()
     finally:
@@ -176,6 +188,7 @@ def test_a_worker_has_nothing_of_its_servers(fleet: Fleet, repository: str, work
     assert os.getsid(worker["pid"]) == worker["pid"]
 
 
+@EACH_FRONT
 def test_a_client_that_is_killed_takes_its_session_with_it(
     fleet: Fleet, repository: str, work: WorkingCopy
 ) -> None:
@@ -187,6 +200,7 @@ def test_a_client_that_is_killed_takes_its_session_with_it(
     assert not is_alive(worker["pid"])
 
 
+@EACH_FRONT
 def test_a_client_killed_while_it_uploads_leaves_nothing_behind(
     fleet: Fleet, repository: str, work: WorkingCopy
 ) -> None:
@@ -207,6 +221,7 @@ def test_a_client_killed_while_it_uploads_leaves_nothing_behind(
     work.push(fleet.ssh_url(repository)).ok()
 
 
+@EACH_FRONT
 @pytest.mark.parametrize("role", ["sessions", "ssh"])
 def test_sessions_end_with_the_process_that_carries_them(
     fleet: Fleet, repository: str, work: WorkingCopy, role: str
@@ -227,6 +242,7 @@ def test_sessions_end_with_the_process_that_carries_them(
     assert len(check_repository(fleet, repository)) == 1
 
 
+@EACH_FRONT
 def test_without_a_session_server_a_push_is_told_to_come_back(
     fleet: Fleet, repository: str, work: WorkingCopy
 ) -> None:
@@ -298,6 +314,7 @@ def is_closed(connection: socket.socket) -> bool:
         return True
 
 
+@EACH_FRONT
 def test_more_sessions_than_an_account_may_have_are_told_to_come_back(
     fleet: Fleet, repository: str, work: WorkingCopy
 ) -> None:
@@ -349,6 +366,7 @@ def test_a_session_stuck_in_its_append_is_ended_and_frees_the_lock(
     assert len(check_repository(fleet, repository)) == 1
 
 
+@EACH_FRONT
 def test_a_session_server_that_is_told_to_stop_finishes_the_push_in_hand(
     fleet: Fleet, repository: str, work: WorkingCopy
 ) -> None:
@@ -365,6 +383,7 @@ def test_a_session_server_that_is_told_to_stop_finishes_the_push_in_hand(
     assert len(check_repository(fleet, repository)) == 1
 
 
+@EACH_FRONT
 def test_a_service_account_pushes_for_the_person_it_names(
     fleet: Fleet, repository: str, work: WorkingCopy
 ) -> None:
@@ -377,3 +396,51 @@ def test_a_service_account_pushes_for_the_person_it_names(
     assert push["user"] == "carol"
     lines = [json.loads(line) for path in fleet.directory.rglob("audit*") for line in path.open()]
     assert ("lander", "carol") in {(line["account"], line["pusher"]) for line in lines}
+
+
+def test_a_session_whose_sshd_is_killed_is_hung_up(
+    openssh_front: OpenSshFleet, repository: str, tmp_path: Path
+) -> None:
+    fleet = openssh_front
+    fleet.create(repository)
+    session = start_session(fleet, repository)
+    [worker] = open_sessions(fleet)
+    for pid in sshd_processes(fleet):
+        os.kill(pid, signal.SIGKILL)
+    session.communicate(timeout=30)
+    assert session.returncode == 255
+    fleet.wait(lambda: not is_alive(worker["pid"]), "the worker has ended")
+
+
+def test_sshd_may_be_started_anew_while_a_session_goes_on(
+    openssh_front: OpenSshFleet, repository: str, tmp_path: Path
+) -> None:
+    fleet = openssh_front
+    fleet.create(repository)
+    session = start_session(fleet, repository)
+    fleet.sshd.stop()
+    assert fleet.ssh("").status == 255
+    fleet.start_sshd()
+    fleet.ssh("").ok()
+    assert session.poll() is None
+    session.communicate(timeout=30)
+    assert session.returncode == 0
+
+
+def test_a_reception_killed_under_a_session_leaves_its_client_in_doubt(
+    openssh_front: OpenSshFleet, repository: str
+) -> None:
+    fleet = openssh_front
+    fleet.create(repository)
+    session = start_session(fleet, repository)
+    fleet.kill_child("ssh")
+    _, err = session.communicate(timeout=30)
+    assert session.returncode == 75
+    assert err == b"abort: not confirmed: it may still appear; push again to find out\n"
+    wait_no_sessions(fleet)
+
+
+def sshd_processes(fleet: OpenSshFleet) -> list[int]:
+    """Return the processes of sshd that serve connections."""
+    names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(fleet.sshd.pid)}
+    return [pid for pid, name in names.items() if name.startswith(b"sshd")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import shutil
 import socket
 import subprocess
@@ -18,7 +19,6 @@ from pathlib import Path
 
 from tests.support.clients import ROOT, Outcome
 from tests.support.fleet import Fleet
-from tests.support.waiting import wait_until
 from tools.programs import PACKAGES, find_library
 
 PRIVILEGE_SEPARATION = Path("/run/sshd")  # sshd as root wants this directory, wherever it lies itself
@@ -59,17 +59,18 @@ class Accounts:
         partial.rename(self.directory / name)
 
 
-class OpenSsh:
-    """One sshd, on the address and port that the fleet's configuration names."""
+class Sshd:
+    """One sshd: our configuration, and only what this environment needs before it."""
 
-    def __init__(self, fleet: Fleet, *, prefix: Sequence[str] = ()) -> None:
+    def __init__(self, directory: Path, *, prefix: Sequence[str] = ()) -> None:
         """Prepare; `prefix` is put before the program, such as ("ip", "netns", "exec", "primary")."""
-        self.fleet = fleet
-        self.directory = fleet.directory.parent / f"{fleet.directory.name}-sshd"
-        self.directory.mkdir(exist_ok=True)
-        self.accounts = Accounts(self.directory)
-        self.log = self.directory / "sshd.log"
+        directory.mkdir(parents=True, exist_ok=True)
+        self.accounts = Accounts(directory)
+        self.config = directory / "sshd_config"
+        self.log = directory / "sshd.log"
+        self.log.touch()
         self._prefix = tuple(prefix)
+        self._wrapper = directory / "sshd"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -78,35 +79,41 @@ class OpenSsh:
         assert self._process is not None
         return self._process.pid
 
-    def start(self) -> OpenSsh:
-        """Start sshd and wait until it answers."""
-        self.sync_accounts()
+    def write_config(self, rendered: str) -> Path:
+        """Write the configuration, with what only this environment needs before it."""
+        self.config.write_text("".join(f"{line}\n" for line in environment_lines()) + rendered)
+        return self.config
+
+    def write_wrapper(self) -> Path:
+        """Return a program that is sshd with our accounts, for whoever starts it without our environment."""
+        words = [f"{name}={value}" for name, value in self.accounts.environment().items()]
+        text = shlex.join(["exec", "env", *words, str(find_sshd())])
+        self._wrapper.write_text(f'#!/bin/sh\n{text} "$@"\n')
+        self._wrapper.chmod(0o755)
         make_privilege_separation_directory()
-        config = self.write_config()
-        program = shutil.which("sshd")
-        assert program is not None, "sshd is missing; make setup-test"
+        return self._wrapper
+
+    def start(self) -> None:
+        """Start it in the foreground of a process of its own, listening where its configuration says."""
+        make_privilege_separation_directory()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._prefix, program, "-D", "-e", "-f", str(config)],
+                [*self._prefix, str(find_sshd()), "-D", "-e", "-f", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=self.accounts.environment(),
             )
-        wait_until(self._is_listening, what="sshd answers", explain=self.explain)
-        return self
 
-    def write_config(self) -> Path:
-        """Write the fleet's rendered configuration, with what only this environment needs before it."""
-        path = self.directory / "sshd_config"
-        rendered = self.fleet.cli("render", "sshd").ok().out
-        path.write_text("".join(f"{line}\n" for line in environment_lines()) + rendered)
-        return path
-
-    def sync_accounts(self) -> None:
-        """Let sshd know the accounts that the fleet's file of accounts has now."""
-        content = tomllib.loads((self.fleet.directory / "directory.toml").read_text())
-        self.accounts.write(sorted(content.get("accounts", {})))
+    def is_listening(self, address: str, port: int) -> bool:
+        """Tell whether it answers there; an AssertionError when it has ended."""
+        assert self._process is not None
+        assert self._process.poll() is None, self.log.read_text()
+        try:
+            with socket.create_connection((address, port), 1.0) as connection:
+                return connection.recv(4) == b"SSH-"
+        except OSError:
+            return False
 
     def stop(self) -> None:
         """Stop listening; sessions that are open go on, as sshd leaves them."""
@@ -117,17 +124,14 @@ class OpenSsh:
 
     def explain(self) -> str:
         """Return what sshd said."""
-        return f"==> sshd\n{self.log.read_text(errors='replace')[-4000:]}\n{self.fleet.explain()}"
+        return f"==> sshd\n{self.log.read_text(errors='replace')[-4000:]}"
 
-    def _is_listening(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self.explain()
-        ssh = self.fleet.endpoints["ssh"]
-        try:
-            with socket.create_connection((ssh["host"], ssh["port"]), 1.0) as connection:
-                return connection.recv(4) == b"SSH-"
-        except OSError:
-            return False
+
+def find_sshd() -> Path:
+    """Return sshd's path: the system's, or the one that was fetched."""
+    found = shutil.which("sshd")
+    assert found is not None, "sshd is missing; make setup-test"
+    return Path(found)
 
 
 def environment_lines() -> list[str]:
@@ -152,14 +156,24 @@ def make_privilege_separation_directory() -> None:
 class OpenSshFleet(Fleet):
     """A fleet whose SSH front is OpenSSH; sshd starts and stops with it."""
 
-    def __init__(self, directory: Path, *, mirrors: int = 1, config: str = "") -> None:
-        super().__init__(directory, mirrors=mirrors, config=f'{config}\n[ssh]\nkind = "openssh"\n')
-        self.sshd = OpenSsh(self)
+    def __init__(self, directory: Path, *, mirrors: int = 1, config: str = "", ssh: str = "") -> None:
+        """Prepare a fleet; `ssh` is what its configuration's [ssh] has besides the kind."""
+        config = f'{config}\n[ssh]\nkind = "openssh"\n{ssh}'
+        super().__init__(directory, mirrors=mirrors, config=config)
+        self.sshd = Sshd(directory.parent / f"{directory.name}-sshd")
 
     def start(self) -> OpenSshFleet:
         super().start()
-        self.sshd.start()
+        self.start_sshd()
         return self
+
+    def start_sshd(self) -> None:
+        """Start sshd with the configuration that the fleet renders now, and wait until it answers."""
+        self.sync_accounts()
+        self.sshd.write_config(self.cli("render", "sshd").ok().out)
+        self.sshd.start()
+        ssh = self.endpoints["ssh"]
+        self.wait(lambda: self.sshd.is_listening(ssh["host"], ssh["port"]), "sshd answers")
 
     def close(self) -> None:
         self.sshd.stop()
@@ -168,5 +182,13 @@ class OpenSshFleet(Fleet):
     def cli(self, *args: str, timeout_seconds: float = 120.0) -> Outcome:
         outcome = super().cli(*args, timeout_seconds=timeout_seconds)
         if args[0] == "user":
-            self.sshd.sync_accounts()
+            self.sync_accounts()
         return outcome
+
+    def sync_accounts(self) -> None:
+        """Let sshd know the accounts that the fleet's file of accounts has now."""
+        content = tomllib.loads((self.directory / "directory.toml").read_text())
+        self.sshd.accounts.write(sorted(content.get("accounts", {})))
+
+    def explain(self) -> str:
+        return f"{self.sshd.explain()}\n{super().explain()}"

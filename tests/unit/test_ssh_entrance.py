@@ -1,0 +1,138 @@
+"""The entrance and the sockets of sshd's programs: limits, strangers, garbage."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hgfleet.adapters import openssh_front
+from hgfleet.adapters.openssh_front import OpenSshFront, OpenSshOptions
+from hgfleet.adapters.prompt_sockets import listen
+from hgfleet.adapters.ssh_entrance import EntranceOptions, SshEntrance
+from hgfleet.adapters.sshd_connections import SshdConnections, SshdProgram
+from hgfleet.errors import ConfigError
+from tests.support.receptions import LoopThread, ScriptedReception
+from tests.support.waiting import wait_until
+
+WAITS_FOR_INPUT = "#!/bin/sh\nexec cat\n"
+
+
+@pytest.fixture
+def loop() -> Iterator[LoopThread]:
+    loop = LoopThread()
+    yield loop
+    loop.stop()
+
+
+@pytest.fixture
+def sockets(tmp_path: Path) -> OpenSshOptions:
+    return OpenSshOptions(tmp_path / "gate", tmp_path / "keys", ("gate",), keys_group=os.getgid())
+
+
+@pytest.fixture
+def front(loop: LoopThread, sockets: OpenSshOptions) -> Iterator[OpenSshFront]:
+    front = OpenSshFront(sockets, ScriptedReception({"alice": ("ssh-ed25519 AAAA",)}))
+    loop.run(front.start())
+    yield front
+    loop.run(front.stop(1.0))
+
+
+def ask(path: Path, data: bytes, descriptors: tuple[int, ...] = ()) -> bytes:
+    """Send one packet and return the answer, b"" for none."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.settimeout(10)
+        connection.connect(str(path))
+        try:
+            socket.send_fds(connection, [data], list(descriptors))
+            return connection.recv(65536)
+        except (BrokenPipeError, ConnectionResetError):
+            return b""
+
+
+def test_the_look_up_answers_with_one_line_for_the_accounts_own_key(
+    front: OpenSshFront, sockets: OpenSshOptions
+) -> None:
+    line = ask(sockets.keys_socket, b"alice\0ssh-ed25519\0AAAA").decode()
+    assert line.startswith('+restrict,command="gate alice SHA256:')
+    assert line.endswith('" ssh-ed25519 AAAA\n')
+    for other in (b"alice\0ssh-ed25519\0BBBB", b"bob\0ssh-ed25519\0AAAA", b"-x\0\0", b"a\nb\0ssh-rsa\0AAAA"):
+        assert ask(sockets.keys_socket, other) == b"+"
+
+
+def test_garbage_costs_only_its_sender(front: OpenSshFront, sockets: OpenSshOptions) -> None:
+    reader, writer = os.pipe()
+    for path in (sockets.keys_socket, sockets.gate_socket):
+        assert ask(path, b"\xff\xfe") == b"" or path == sockets.gate_socket
+        assert ask(path, b"x" * 70_000) == b""
+        assert ask(path, b"a\0b\0c\0d\0e", (writer,)) == b""
+    os.close(writer)
+    os.set_blocking(reader, False)
+    wait_until(lambda: os.read(reader, 1) == b"", what="the descriptors are closed")
+    os.close(reader)
+    assert ask(sockets.keys_socket, b"alice\0ssh-ed25519\0AAAA").startswith(b"+restrict")
+
+
+def test_the_gates_socket_is_ours_alone_and_the_look_ups_for_its_group_too(
+    front: OpenSshFront, sockets: OpenSshOptions
+) -> None:
+    assert stat.S_IMODE(sockets.gate_socket.stat().st_mode) == 0o600
+    assert stat.S_IMODE(sockets.keys_socket.stat().st_mode) == 0o660
+    assert sockets.keys_socket.stat().st_gid == os.getgid()
+
+
+def test_a_stranger_is_not_answered(
+    front: OpenSshFront, sockets: OpenSshOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openssh_front, "peer_user", lambda _connection: 12345)
+    assert ask(sockets.keys_socket, b"alice\0ssh-ed25519\0AAAA") == b""
+    assert ask(sockets.gate_socket, b"a\0b\0c\0d\0e", (0, 1, 2)) == b""
+
+
+def test_a_socket_that_cannot_be_made_is_said_before_anything_starts(
+    loop: LoopThread, sockets: OpenSshOptions, tmp_path: Path
+) -> None:
+    options = OpenSshOptions(tmp_path / "missing" / "gate", sockets.keys_socket, ("gate",))
+    with pytest.raises(ConfigError) as refused:
+        loop.run(OpenSshFront(options, ScriptedReception()).start())
+    assert refused.value.code == "ssh.socket"
+
+
+def test_connections_beyond_the_limit_are_closed_until_others_end(loop: LoopThread, tmp_path: Path) -> None:
+    program = tmp_path / "sshd"
+    program.write_text(WAITS_FOR_INPUT)
+    program.chmod(0o755)
+    limits = SshdProgram(program, tmp_path / "sshd_config", max_connections=2)
+
+    def accept() -> SshEntrance:
+        return SshEntrance(listen("127.0.0.1", 0), EntranceOptions(), SshdConnections(limits).serve)
+
+    entrance = loop.call(accept)
+    try:
+        first, second = (socket.create_connection(("127.0.0.1", entrance.port), 10) for _ in range(2))
+        assert all(echoes(connection) for connection in (first, second))
+        with socket.create_connection(("127.0.0.1", entrance.port), 10) as third:
+            assert not echoes(third)
+        first.close()
+
+        def has_room() -> bool:
+            with socket.create_connection(("127.0.0.1", entrance.port), 10) as fourth:
+                return echoes(fourth)
+
+        wait_until(has_room, what="room for another")
+        second.close()
+    finally:
+        loop.call(entrance.close)
+
+
+def echoes(connection: socket.socket) -> bool:
+    """Tell whether the program behind the connection answers."""
+    try:
+        connection.sendall(b"x")
+        return connection.recv(1) == b"x"
+    except (BrokenPipeError, ConnectionResetError):
+        return False
