@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from hgfleet.adapters.kafka_log import KafkaLog
 from hgfleet.adapters.sqlite_log import SqliteLog, open_or_create_sqlite_log
 from hgfleet.errors import RejectedError
 from hgfleet.model.ids import Partition
 from hgfleet.model.message import Topic
 from hgfleet.ports.replication_log import NewRecord, Record, ReplicationLog
+from tests.support.kafka import KafkaCluster
+from tests.support.kafka_topics import make_topics
 
 ZERO = Partition(0)
 ONE = Partition(1)
@@ -162,5 +165,13 @@ class TestSqliteLog(ReplicationLogContract):
     @pytest.fixture
     def log(self, tmp_path: Path) -> Iterator[SqliteLog]:
         log = open_or_create_sqlite_log(tmp_path / "log.sqlite", 3)
+        yield log
+        log.close()
+
+
+class TestKafkaLog(ReplicationLogContract):
+    @pytest.fixture
+    def log(self, kafka_broker: KafkaCluster) -> Iterator[KafkaLog]:
+        log = KafkaLog(make_topics(kafka_broker, partitions=3))
         yield log
         log.close()

@@ -45,6 +45,7 @@ class FaultyLog:
         self._plans: list[Plan] = []
         self._late: list[list[NewRecord]] = []
         self.is_unreachable = False  # every append is refused, reading works
+        self.obstacle = ""  # what is said to stand in the way of appends; they are taken all the same
         self.batch_sizes: list[int] = []
 
     def plan(self, kind: Kind | Topic, *mishaps: Mishap) -> None:
@@ -110,6 +111,9 @@ class FaultyLog:
 
     def wait(self, seen: Mapping[tuple[Topic, Partition], Offset], timeout_seconds: float) -> bool:
         return self._log.wait(dict(seen), timeout_seconds)
+
+    def find_obstacle(self, topic: Topic, partition: Partition) -> str:
+        return self.obstacle or self._log.find_obstacle(topic, partition)
 
     def close(self) -> None:
         self._log.close()

@@ -85,6 +85,17 @@ class LogAgentClient:
         """Ask for the end of a repository's sequence (CATALOGUE: the catalogue's)."""
         return self._ask(parse_last, "last", repository=repository)
 
+    def require_takes_changes(self, repository: RepoId) -> None:
+        """Raise TransientError `log.unavailable` when the log is known to take no change of it now."""
+        reason = self._ask(lambda frame: str(frame.header["reason"]), "obstacle", repository=repository)
+        if reason:
+            raise TransientError(
+                "log.unavailable",
+                "the replication log takes no changes now",
+                hint="try again later; reading is not affected",
+                reason=reason,
+            )
+
     def read(self, repository: RepoId, after_seq: int, max_bytes: int = READ_BYTES) -> MessageBatch:
         """Return messages after a seq, at least one if there is any; RejectedError `log.overrun`."""
         return self._ask(parse_batch, "read", repository=repository, after_seq=after_seq, max_bytes=max_bytes)

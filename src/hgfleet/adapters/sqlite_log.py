@@ -141,6 +141,10 @@ class SqliteLog:
                 self._check_path()
                 self._drop_step(topic, partition, step)
 
+    def find_obstacle(self, topic: Topic, partition: Partition) -> str:
+        """Return what is wrong with the file."""
+        return self._watch.find_fault() or ""
+
     def close(self) -> None:
         """Close every thread's connection; no call may be under way."""
         while self._connections:

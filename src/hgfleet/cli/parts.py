@@ -32,7 +32,16 @@ class OpenLog:
 
 
 def open_log(config: FleetConfig) -> OpenLog:
-    """Open the replication log, after making an embedded one that is not there. Raises ConfigError."""
+    """Open the replication log, after making an embedded one that is not there.
+
+    Raises ConfigError; TransientError where it lies elsewhere and does not answer.
+    """
+    if config.log.kind == "kafka":
+        from hgfleet.adapters.kafka_log import KafkaLog
+        from hgfleet.adapters.kafka_settings import kafka_settings
+
+        kafka_log = KafkaLog(kafka_settings(config.kafka))
+        return OpenLog(kafka_log, kafka_log.log_id)
     from hgfleet.adapters.sqlite_log import open_or_create_sqlite_log
 
     log = open_or_create_sqlite_log(config.log.path, config.log.partitions)

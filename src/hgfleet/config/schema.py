@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hgfleet.config.host_table import HostSection
+from hgfleet.config.kafka_table import KafkaSection, find_kafka_conflicts
 from hgfleet.config.section import Address, Count, Networks, Port, Ports, Section, setting
 from hgfleet.config.units import Duration, FilePath, Names, OptionalFilePath, Size
 
@@ -35,7 +36,9 @@ class SiteSection(Section):
 class LogSection(Section):
     """The replication log."""
 
-    kind: Literal["sqlite"] = setting("sqlite", "which adapter: sqlite (embedded)")
+    kind: Literal["sqlite", "kafka"] = setting(
+        "sqlite", "which adapter: sqlite (embedded), or kafka (its topics: `hgfleet log create`)"
+    )
     path: FilePath = setting("log/log.sqlite", "the embedded log's file")
     partitions: Count = setting(8, "partitions of pushdata; fixed when the log is made")
     inline_limit_bytes: Size = setting(
@@ -244,6 +247,7 @@ class FleetConfig(Section):
 
     site: SiteSection
     log: LogSection
+    kafka: KafkaSection
     blobs: BlobsSection
     s3: S3Section
     directory: DirectorySection
@@ -294,6 +298,10 @@ def find_conflicts(config: FleetConfig) -> Iterator[str]:
         yield "push.append_deadline: must be below push.lock_timeout, or waiting pushes give up first"
     if config.blobs.kind == "s3" and not config.s3.bucket:
         yield 's3.bucket: must be named, as blobs.kind is "s3"'
+    if config.log.kind == "kafka":
+        yield from find_kafka_conflicts(
+            config.kafka, config.log.inline_limit_bytes, config.push.append_deadline_seconds
+        )
     yield from _find_shared_ports(config)
 
 

@@ -152,6 +152,7 @@ class Session:
             raise RejectedError("repo.unknown", "the repository was deleted")
         if not last.serving_epoch or last.parked:
             raise TransientError("log.not-serving", "this host does not accept pushes now", hint=last.parked)
+        self._agent.require_takes_changes(self._request.repository)
 
     def _after_write(self) -> None:
         changes = session_context.take_recorded()

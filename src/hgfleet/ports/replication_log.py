@@ -79,6 +79,13 @@ class ReplicationLog(Protocol):
         """Block until one of the partitions has a record at or after its `seen` offset; False on time-out."""
         ...
 
+    def find_obstacle(self, topic: Topic, partition: Partition) -> str:
+        """Return why the partition takes no records now, "" when nothing is known against it.
+
+        May block for some seconds; the answer is not older than about one. A push asks before it sends data.
+        """
+        ...
+
     def close(self) -> None:
         """Release everything; the instance is not used afterwards."""
         ...

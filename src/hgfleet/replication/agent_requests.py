@@ -52,6 +52,7 @@ class Requests:
         self._operations: dict[str, Operation] = {
             "hello": self._hello,
             "last": self._last,
+            "obstacle": self._obstacle,
             "append": self._append,
             "adopt": self._adopt,
             "read": self._read,
@@ -148,6 +149,14 @@ class Requests:
             "parked": self._parked(repository),
         }
         return answer, b""
+
+    async def _obstacle(self, fields: RequestFields, body: bytes) -> Answer:
+        """Say before anything is sent why an append would not be taken, as far as that is known."""
+        repository = fields.repository()
+        place = self._view.place_of(repository)
+        if place is None:
+            return {"reason": ""}, b""
+        return {"reason": await self._in_pool(self._options.log.find_obstacle, *place)}, b""
 
     def _serving_epoch(self, repository: RepoId) -> Epoch:
         if repository == CATALOGUE:
