@@ -400,7 +400,7 @@ def test_a_message_that_cannot_be_parks_only_its_repository(
 ) -> None:
     last = client.last(repository)
     others: list[RepoId] = []
-    while not (neighbours := [name for name in others if client.last(name).partition == last.partition]):
+    while not any(client.last(name).partition == last.partition for name in others):
         others.append(create_repository(client, f"other{len(others)}"))
     message = decode_message(client.read(repository, 0).messages[0].wire)
     fork = make_message(replace(message.envelope, seq=Seq(2), parent=Digest("f" * 64)))
