@@ -72,6 +72,21 @@ def write_endpoints(directory: Path, endpoints: Endpoints) -> None:
     write_by_rename(directory / NAME, text.encode() + b"\n", mode=0o600)
 
 
+def write_processes(path: Path, processes: tuple[ProcessEntry, ...]) -> None:
+    """Replace the file in which one run of a role says which processes it consists of."""
+    content = [asdict(process) for process in processes]
+    write_by_rename(path, json.dumps(content, indent=2).encode() + b"\n", mode=0o600)
+
+
+def read_processes(path: Path) -> list[dict[str, Any]]:
+    """Return what a run of a role wrote last; [] when there is none."""
+    try:
+        content: list[dict[str, Any]] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return []
+    return content
+
+
 def read_endpoints(directory: Path) -> dict[str, Any]:
     """Return the file's content; raise TransientError `fleet.not-running` when there is none."""
     try:

@@ -13,11 +13,20 @@ import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from hgfleet.config.hosts import hosts_with
-from hgfleet.config.schema import FleetConfig, SshSection
+from hgfleet.config.hosts import hosts_with, is_ip
+from hgfleet.config.layout import FleetLayout
+from hgfleet.config.schema import FleetConfig
 from hgfleet.model.ids import HostName
 
 LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where a server of this host listens."""
+
+    address: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +86,45 @@ def reachable(bind: str) -> str:
     return LOOPBACK if address.version == 4 else "::1"
 
 
-def is_trusted_proxy(ssh: SshSection) -> bool:
+def ssh_listener(layout: FleetLayout) -> Listener:
+    """Return where this host's SSH server listens."""
+    ssh, host = layout.config.ssh, layout.own_host
+    return Listener(host.bind, host.ssh_port) if host else Listener(ssh.bind, ssh.port)
+
+
+def admin_listener(layout: FleetLayout) -> Listener:
+    """Return where this host's admin listener is."""
+    admin, host = layout.config.admin, layout.own_host
+    return Listener(host.bind, host.admin_port) if host else Listener(admin.bind, admin.port)
+
+
+def web_listener(layout: FleetLayout, mirror: HostName) -> Listener:
+    """Return where the web workers of a mirror listen that is here."""
+    if layout.own_host:
+        return Listener(layout.own_host.bind, layout.own_host.https_port)
+    [address] = [each for each in mirror_addresses(layout.config) if each.name == mirror]
+    return Listener(address.address, address.port)
+
+
+def ssh_proxies(config: FleetConfig) -> tuple[str, ...]:
+    """Return the networks of load balancers that say whose SSH connection they pass on."""
+    return (*config.ssh.trusted_proxies, *_balancers(config))
+
+
+def http_proxies(config: FleetConfig) -> tuple[str, ...]:
+    """Return the networks of load balancers whose forwarding headers are believed."""
+    own = ("127.0.0.0/8", "::1/128") if has_proxy(config) and not config.hosts else ()
+    return (*config.http.trusted_proxies, *own, *_balancers(config))
+
+
+def _balancers(config: FleetConfig) -> tuple[str, ...]:
+    return tuple(host.address for host in hosts_with(config, "balancer") if is_ip(host.address))
+
+
+def is_trusted_proxy(layout: FleetLayout) -> bool:
     """Tell whether a connection from this machine to the SSH port is taken for a load balancer's."""
-    own = ipaddress.ip_address(reachable(ssh.bind))
-    return any(own in ipaddress.ip_network(network) for network in ssh.trusted_proxies)
+    own = ipaddress.ip_address(reachable(ssh_listener(layout).address))
+    return any(own in ipaddress.ip_network(network) for network in ssh_proxies(layout.config))
 
 
 def bracketed(host: str) -> str:

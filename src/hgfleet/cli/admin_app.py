@@ -1,4 +1,8 @@
-"""What the admin listener answers: `/-/status`, `/-/metrics`, and a page for people at `/`.
+"""What the admin listener answers: health, `/-/status`, `/-/metrics`, and a page for people at `/`.
+
+    /-/livez    200 while the listener lives
+    /-/readyz   200 while this host does its part: one that may lead accepts pushes, a mirror is in service;
+                the load balancer finds the active primary by it
 
 Promises: every answer is asked for anew; nothing that came from outside reaches a page unescaped.
 Does not: know how it is served (cli.admin_process), or cache.
@@ -11,9 +15,12 @@ from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
 
+from hgfleet.adapters.serving_file import read_serving
 from hgfleet.cli.fleet import Fleet
 from hgfleet.cli.fleet_state import read_fleet_state
 from hgfleet.cli.metrics import format_metrics
+from hgfleet.cli.probes import is_agent_serving, is_answering
+from hgfleet.config.layout import FleetLayout
 
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 Answer = tuple[str, str, bytes]  # status, content type, body
@@ -57,6 +64,10 @@ class AdminApp:
         if method not in {"GET", "HEAD"}:
             return "405 Method Not Allowed", "text/plain", b"only GET\n"
         match path:
+            case "/-/livez":
+                return "200 OK", "text/plain", b"alive\n"
+            case "/-/readyz":
+                return _readiness(self._fleet)
             case "/-/status":
                 body = json.dumps(read_fleet_state(self._fleet), indent=2).encode() + b"\n"
                 return "200 OK", "application/json", body
@@ -66,7 +77,27 @@ class AdminApp:
             case "/":
                 page = format_page(self._fleet.config.site.name, read_fleet_state(self._fleet))
                 return "200 OK", "text/html; charset=utf-8", page.encode()
-        return "404 Not Found", "text/plain", b"/-/status, /-/metrics\n"
+        return "404 Not Found", "text/plain", b"/-/livez, /-/readyz, /-/status, /-/metrics\n"
+
+
+def _readiness(fleet: Fleet) -> Answer:
+    reason = unreadiness(fleet.layout)
+    if reason:
+        return "503 Service Unavailable", "text/plain", f"{reason}\n".encode()
+    return "200 OK", "text/plain", b"ready\n"
+
+
+def unreadiness(layout: FleetLayout) -> str:
+    """Return why this host does not do its part now, "" when it does."""
+    host = layout.own_host
+    if host is not None and host.is_mirror:
+        serving = read_serving(layout.agent_host.serving)
+        if serving is None or not serving.is_ready():
+            return f"the mirror is {serving.stage.value if serving else 'new'} and not in service"
+        return ""
+    if not is_agent_serving(layout.agent_socket):
+        return "the log agent does not accept changes"
+    return "" if is_answering(layout.sessions_socket, "status") else "the session server does not answer"
 
 
 def format_page(title: str, state: dict[str, Any]) -> str:

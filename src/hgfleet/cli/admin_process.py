@@ -1,9 +1,10 @@
 """The admin listener: status as JSON, metrics for Prometheus, a page for people.
 
-It is a process of its own beside the coordinator's: gunicorn needs the main thread of one, and a slow reader
-of a status page must not delay a decision. It asks the log agent for every answer and holds no state.
+It is a process of its own: gunicorn needs the main thread of one, and a slow reader of a status page must
+not delay a decision. On one machine the coordinator starts it, on a host of several `hgfleet run`. It asks
+the log agent for every answer and holds no state.
 
-Promises: it lives as long as the coordinator's process and is started again when it ends; it listens on the
+Promises: beside a coordinator it lives as long as that and is started again when it ends; it listens on the
 admin address only, never on a port that readers use.
 Does not: change anything, or answer for other hosts.
 """
@@ -19,6 +20,7 @@ from typing import Any
 import structlog
 
 from hgfleet.adapters.processes import Program, start
+from hgfleet.cli.addresses import admin_listener
 from hgfleet.cli.fleet import Fleet, Place
 from hgfleet.cli.process_command import process_command
 from hgfleet.config.schema import FleetConfig
@@ -72,8 +74,9 @@ def run_admin(config: FleetConfig, place: Place) -> int:
     from hgfleet.adapters.parent_death import die_with_parent
     from hgfleet.cli.admin_app import AdminApp
 
+    listener = admin_listener(Fleet(place, config).layout)
     settings = {
-        "bind": _socket_address(config.admin.bind, config.admin.port),
+        "bind": _socket_address(listener.address, listener.port),
         "worker_class": "gthread",
         "workers": 1,
         "threads": _THREADS,

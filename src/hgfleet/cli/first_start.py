@@ -71,6 +71,18 @@ def make_run_directory(layout: FleetLayout) -> None:
         )
 
 
+def make_host_directories(layout: FleetLayout) -> None:
+    """Make the directories of the host that this machine is."""
+    config = layout.config
+    owned = [layout.logs, *(path for host in layout.hosts for path in (host.repositories, host.spool))]
+    if config.log.kind == "sqlite":
+        owned.append(config.log.path.parent)
+    if config.blobs.kind == "directory":
+        owned.append(config.blobs.path)
+    for path in owned:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def make_files(layout: FleetLayout, directory: Path) -> Credentials:
     """Make directories, certificates, keys and the example account; return what a client needs."""
     config = layout.config

@@ -15,8 +15,9 @@ from typing import Any
 
 from hgfleet.adapters.agent_answers import StateEnd
 from hgfleet.adapters.agent_client import LogAgentClient
-from hgfleet.adapters.endpoints import read_endpoints
+from hgfleet.adapters.endpoints import read_endpoints, read_processes
 from hgfleet.cli.fleet import Fleet
+from hgfleet.cli.services import RUNNABLE_ROLES
 from hgfleet.config.render import config_values
 from hgfleet.config.schema import FleetConfig
 from hgfleet.errors import FleetError
@@ -57,7 +58,11 @@ def read_view(agent: LogAgentClient) -> FleetView:
 
 
 def _processes(fleet: Fleet) -> dict[str, Any]:
-    return {"processes": read_endpoints(fleet.place.directory)["processes"]}
+    layout = fleet.layout
+    if layout.own is None:
+        return {"processes": read_endpoints(fleet.place.directory)["processes"]}
+    files = [layout.role_processes(role) for role in RUNNABLE_ROLES]
+    return {"host": layout.own, "processes": [entry for file in files for entry in read_processes(file)]}
 
 
 def _agent(fleet: Fleet) -> dict[str, Any]:

@@ -28,6 +28,7 @@ COMMANDS = {
     "log": "hgfleet.cli.log_commands:log_group",
     "render": "hgfleet.cli.render_commands:render_group",
     "repo": "hgfleet.cli.repo_commands:repo_group",
+    "run": "hgfleet.cli.run_command:run_command",
     "status": "hgfleet.cli.status_command:status_command",
     "up": "hgfleet.cli.up_command:up_command",
     "user": "hgfleet.cli.user_commands:user_group",

@@ -18,6 +18,7 @@ from pathlib import Path
 import hgfleet
 from hgfleet.adapters.openssh_front import OpenSshOptions
 from hgfleet.adapters.sshd_config import SshdOptions, render_sshd_config
+from hgfleet.cli.addresses import ssh_listener
 from hgfleet.config.layout import FleetLayout
 from hgfleet.errors import ConfigError
 
@@ -28,12 +29,12 @@ _SERVICE_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 def sshd_config_text(layout: FleetLayout) -> str:
     """Return the sshd_config of this fleet. Raises ConfigError."""
-    config, ssh = layout.config, layout.config.ssh
+    config, ssh, listener = layout.config, layout.config.ssh, ssh_listener(layout)
     return render_sshd_config(
         SshdOptions(
             site=config.site.name,
-            address=ssh.bind,
-            port=ssh.port,
+            address=listener.address,
+            port=listener.port,
             host_key=ssh.host_key,
             keys_command=(*_client(layout), "keys", str(layout.keys_socket)),
             keys_user=_lookup_user(layout).pw_name,

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hgfleet.cli.addresses import ssh_listener, ssh_proxies
 from hgfleet.config.layout import FleetLayout
-from hgfleet.config.schema import FleetConfig, SshSection
+from hgfleet.config.schema import FleetConfig
 from hgfleet.ports.blob_store import BlobStore
 from hgfleet.ports.directory import Directory
 from hgfleet.ports.replication_log import ReplicationLog
@@ -75,7 +76,7 @@ def open_directory(config: FleetConfig) -> Directory:
 
 def ssh_server(layout: FleetLayout) -> FrontOptions | OpenSshOptions:
     """Return the options of the SSH server. Raises ConfigError."""
-    ssh = layout.config.ssh
+    ssh, listener = layout.config.ssh, ssh_listener(layout)
     if ssh.kind == "openssh":
         from hgfleet.cli.openssh import reception_options
 
@@ -83,22 +84,23 @@ def ssh_server(layout: FleetLayout) -> FrontOptions | OpenSshOptions:
     from hgfleet.adapters.asyncssh_front import FrontOptions
 
     return FrontOptions(
-        bind=ssh.bind,
-        port=ssh.port,
+        bind=listener.address,
+        port=listener.port,
         host_key=ssh.host_key,
         max_connections=ssh.max_connections,
         login_timeout_seconds=ssh.login_timeout_seconds,
         idle_timeout_seconds=ssh.idle_timeout_seconds,
-        entrance=entrance_options(ssh),
+        entrance=entrance_options(layout.config),
     )
 
 
-def entrance_options(ssh: SshSection) -> EntranceOptions:
+def entrance_options(config: FleetConfig) -> EntranceOptions:
     """Return whose PROXY headers are believed."""
     from hgfleet.adapters.ssh_entrance import EntranceOptions
 
+    ssh = config.ssh
     return EntranceOptions(
-        trusted_proxies=ssh.trusted_proxies,
+        trusted_proxies=ssh_proxies(config),
         header_timeout_seconds=ssh.proxy_header_timeout_seconds,
         max_connections=ssh.max_connections,
     )

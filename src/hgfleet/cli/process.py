@@ -14,6 +14,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -137,23 +138,26 @@ def run_ssh_process(start: Start) -> int:
 def run_ssh_entrance_process(start: Start) -> int:
     """Accept connections for sshd behind a load balancer."""
     from hgfleet.adapters.sshd_connections import SshdProgram
+    from hgfleet.cli.addresses import ssh_listener
     from hgfleet.cli.openssh import find_sshd
     from hgfleet.cli.parts import entrance_options
     from hgfleet.ssh.entrance import SshEntranceOptions, run_ssh_entrance
 
-    ssh, layout = start.config.ssh, start.layout
+    ssh, layout, listener = start.config.ssh, start.layout, ssh_listener(start.layout)
     sshd = SshdProgram(
         program=find_sshd(layout),
         config=layout.sshd_config,
         max_connections=ssh.max_connections,
         login_timeout_seconds=ssh.login_timeout_seconds,
     )
-    return run_ssh_entrance(SshEntranceOptions(ssh.bind, ssh.port, entrance_options(ssh), sshd))
+    entrance = entrance_options(start.config)
+    return run_ssh_entrance(SshEntranceOptions(listener.address, listener.port, entrance, sshd))
 
 
 def run_applier_process(start: Start) -> int:
-    """Run a mirror's applier; it starts its workers by this module's own role for them."""
+    """Run a mirror's applier, or a standby's; it starts its workers by this module's own role for them."""
     from hgfleet.replication.applier import ApplierOptions, run_applier
+    from hgfleet.replication.standby import keep_warm
     from hgfleet.runtime.lifecycle import stop_on_signals
 
     config, host = start.config, start.host
@@ -178,19 +182,22 @@ def run_applier_process(start: Start) -> int:
         release=version("hgfleet"),
         faults=start.faults,
     )
-    run_applier(options, stop_on_signals())
+    own = start.layout.own_host
+    if own is not None and own.is_leading:
+        keep_warm(options, stop_on_signals())
+    else:
+        run_applier(options, stop_on_signals())
     return 0
 
 
 def run_web_process(start: Start) -> int:
     """Run a mirror's web workers, which import Mercurial."""
-    from hgfleet.cli.addresses import has_proxy, mirror_addresses, ssh_address
+    from hgfleet.cli.addresses import http_proxies, ssh_address, web_listener
     from hgfleet.web.options import SiteOptions, WebOptions
     from hgfleet.web.server import run_web
 
     config, host = start.config, start.host
-    [address] = [mirror for mirror in mirror_addresses(config) if mirror.name == host.name]
-    proxies = ("127.0.0.0/8", "::1/128") if has_proxy(config) else ()
+    listener = web_listener(start.layout, host.name)
     site = SiteOptions(
         repositories=host.repositories,
         catalogue=host.catalogue,
@@ -199,12 +206,12 @@ def run_web_process(start: Start) -> int:
         base_url=config.base_url,
         ssh_url=f"ssh://{ssh_address(config)}",
         site_name=config.site.name,
-        trusted_proxies=(*config.http.trusted_proxies, *proxies),
+        trusted_proxies=http_proxies(config),
     )
     options = WebOptions(
         site=site,
-        address=address.address,
-        port=address.port,
+        address=listener.address,
+        port=listener.port,
         certificate=config.http.certificate,
         key=config.http.key,
         workers=config.http.workers,
@@ -235,24 +242,22 @@ def run_apply_worker_process(start: Start) -> int:
 
 
 def run_coordinator_process(start: Start) -> int:
-    """Run the coordinator, with the admin listener in a process of its own beside it."""
+    """Run the coordinator; on one machine with the admin listener in a process of its own beside it."""
     from hgfleet.cli.admin_process import start_admin
     from hgfleet.replication.coordinator import CoordinatorOptions, run_coordinator
     from hgfleet.runtime.lifecycle import stop_on_signals
 
     stop = stop_on_signals()
     membership = start.config.membership
-    with start_admin(start.config_path, start.directory, stop):
-        run_coordinator(
-            CoordinatorOptions(
-                host=start.layout.agent_host.name,
-                agent_socket=start.layout.agent_socket,
-                lease_seconds=membership.lease_seconds,
-                floor=membership.floor,
-                faults=start.faults,
-            ),
-            stop,
-        )
+    options = CoordinatorOptions(
+        host=start.layout.agent_host.name,
+        agent_socket=start.layout.agent_socket,
+        lease_seconds=membership.lease_seconds,
+        floor=membership.floor,
+        faults=start.faults,
+    )
+    with nullcontext() if start.layout.own else start_admin(start.config_path, start.directory, stop):
+        run_coordinator(options, stop)
     return 0
 
 

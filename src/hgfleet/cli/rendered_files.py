@@ -17,13 +17,18 @@ from hgfleet.config.layout import FleetLayout
 
 def write_rendered_files(layout: FleetLayout) -> None:
     """Write everything that the processes of this run read beside their configuration."""
-    write_by_rename(layout.hgrc, hgrc_text(layout).encode())
-    if layout.config.ssh.kind == "openssh":
-        write_by_rename(layout.sshd_config, sshd_config_text(layout).encode())
+    write_session_files(layout)
     if has_proxy(layout.config):
         http = layout.config.http
         write_by_rename(layout.haproxy_certificate, http.certificate.read_bytes() + http.key.read_bytes())
         write_by_rename(layout.haproxy, haproxy_text(layout).encode())
+
+
+def write_session_files(layout: FleetLayout) -> None:
+    """Write what sessions and the SSH server of a host that may accept pushes read."""
+    write_by_rename(layout.hgrc, hgrc_text(layout).encode())
+    if layout.config.ssh.kind == "openssh":
+        write_by_rename(layout.sshd_config, sshd_config_text(layout).encode())
 
 
 def hgrc_text(layout: FleetLayout) -> str:

@@ -1,4 +1,4 @@
-"""The processes of a fleet on one machine: what is started, for which host, and how each is seen to work.
+"""The processes of a fleet: what is started on a machine, for which host, and how each is seen to work.
 
 Promises: a process gets an argument list and an environment in which nothing of the caller's Mercurial set-up
 shows; everything that differs between processes is in the configuration file that they are given.
@@ -17,17 +17,21 @@ from pathlib import Path
 import hgfleet
 from hgfleet.adapters.hgrc_render import without_mercurial_settings
 from hgfleet.cli.addresses import (
-    MirrorAddress,
+    admin_listener,
     has_proxy,
     is_trusted_proxy,
     mirror_addresses,
     reachable,
+    ssh_listener,
+    ssh_proxies,
+    web_listener,
 )
 from hgfleet.cli.probes import has_ssh_banner, http_status, is_agent_serving, is_answering, is_listening
 from hgfleet.cli.process_command import process_command
 from hgfleet.cli.supervisor import Service
 from hgfleet.config.layout import PRIMARY, FleetLayout
-from hgfleet.errors import ConfigError
+from hgfleet.errors import ConfigError, InvariantError
+from hgfleet.model.ids import HostName
 
 ALL = "all"
 _SERVICE_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -37,12 +41,30 @@ _OK, _MOVED = 200, 301
 
 def list_services(layout: FleetLayout, directory: Path, environment: Mapping[str, str]) -> list[Service]:
     """Return the processes, to be started by stage. Raises ConfigError `proxy.missing`."""
-    make = _Maker(layout, directory, environment)
+    make = ServiceMaker(layout, layout.effective_config, directory, environment)
     services = [make.log_agent(), make.sessions(), make.coordinator(), *make.ssh()]
     for address in mirror_addresses(layout.config):
-        services += [make.applier(address), make.web(address)]
+        services += [make.applier(address.name), make.web(address.name)]
     services.append(make.proxy() if has_proxy(layout.config) else make.redirect())
     return services
+
+
+def list_role_services(make: ServiceMaker, role: str, host: HostName) -> list[Service]:
+    """Return the processes of one `hgfleet run ROLE` on a host."""
+    match role:
+        case "primary" | "standby":  # the same: which of them leads is the log's to say
+            leading = [make.log_agent(), make.sessions(), *make.ssh()]
+            return [*leading, make.applier(host), make.admin()]
+        case "mirror":
+            return [make.log_agent(), make.applier(host), make.admin()]
+        case "web":
+            return [make.web(host)]
+        case "coordinator":
+            return [make.coordinator()]
+    raise InvariantError("run.role", "nothing is known of this role", role=role)
+
+
+RUNNABLE_ROLES = ("primary", "standby", "mirror", "web", "coordinator")
 
 
 def find_haproxy(program: str) -> str:
@@ -60,55 +82,72 @@ def find_haproxy(program: str) -> str:
     return found
 
 
-class _Maker:
-    """Makes the services of one fleet."""
+class ServiceMaker:
+    """Makes the services of a fleet on one machine, or of one host of several."""
 
-    def __init__(self, layout: FleetLayout, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, layout: FleetLayout, config_file: Path, directory: Path, environment: Mapping[str, str]
+    ) -> None:
         self._layout = layout
+        self._config_file = config_file
         self._directory = directory
         self._config = layout.config
+        self._leading = layout.own or PRIMARY
         self._environment = without_mercurial_settings(environment)
 
     def log_agent(self) -> Service:
-        ready = partial(is_agent_serving, self._layout.agent_socket)
-        return self._python("log-agent", ALL, ready, stage=0)
+        """Make the log agent; where there are other hosts it may well be a standby's."""
+        socket = self._layout.agent_socket
+        serving, answering = partial(is_agent_serving, socket), partial(is_answering, socket, "hello")
+        ready = answering if self._layout.own else serving
+        return self._python("log-agent", self._layout.own or ALL, ready, stage=0)
 
     def sessions(self) -> Service:
+        """Make the session server."""
         ready = partial(is_answering, self._layout.sessions_socket, "status")
-        service = self._python("sessions", PRIMARY, ready, stage=1)
+        service = self._python("sessions", self._leading, ready, stage=1)
         return replace(service, grace_seconds=_SESSIONS_GRACE_SECONDS)
 
     def coordinator(self) -> Service:
-        admin = self._config.admin
-        ready = partial(_answers, reachable(admin.bind), admin.port, "/-/status", _OK, is_tls=False)
-        return replace(self._python("coordinator", ALL, ready, stage=1), after="log-agent")
+        """Make the coordinator; on one machine it brings the admin listener with it."""
+        ready = _always if self._layout.own else self._has_status()
+        return self._after_agent(self._python("coordinator", self._layout.own or ALL, ready, stage=1))
+
+    def admin(self) -> Service:
+        """Make the admin listener of a host: the first to go, as the load balancer asks it."""
+        return self._python("admin", self._leading, self._has_status(), stage=3)
 
     def ssh(self) -> list[Service]:
         """Make the embedded server; or the reception, and behind a proxy what accepts for sshd."""
-        ssh = self._config.ssh
-        answers = partial(has_ssh_banner, reachable(ssh.bind), ssh.port, is_trusted_proxy(ssh))
+        ssh, listener = self._config.ssh, ssh_listener(self._layout)
+        address, is_proxied = reachable(listener.address), is_trusted_proxy(self._layout)
+        answers = partial(has_ssh_banner, address, listener.port, is_proxied)
         if ssh.kind == "embedded":
-            return [self._python("ssh", PRIMARY, answers, stage=2)]
-        reception = self._python("ssh", PRIMARY, partial(is_listening, self._layout.gate_socket), stage=2)
-        if not ssh.trusted_proxies:  # sshd listens itself, and whoever runs it starts it
+            return [self._front("ssh", answers)]
+        reception = self._front("ssh", partial(is_listening, self._layout.gate_socket))
+        if not ssh_proxies(self._config):  # sshd listens itself, and whoever runs it starts it
             return [reception]
-        return [reception, self._python("ssh-entrance", PRIMARY, answers, stage=2)]
+        return [reception, self._front("ssh-entrance", answers)]
 
-    def applier(self, mirror: MirrorAddress) -> Service:
-        return replace(self._python("applier", mirror.name, _always, stage=1), after="log-agent")
+    def applier(self, host: HostName) -> Service:
+        """Make the applier of a mirror, or what keeps the copies of a standby warm."""
+        return self._after_agent(self._python("applier", host, _always, stage=1))
 
-    def web(self, mirror: MirrorAddress) -> Service:
-        """Ready is what the load balancer asks: the mirror is in service."""
-        address = reachable(mirror.address)
-        ready = partial(_answers, address, mirror.port, "/-/readyz", _OK, is_tls=True)
-        return self._python("web", mirror.name, ready, stage=1)
+    def web(self, mirror: HostName) -> Service:
+        """Make a mirror's web workers. Ready is what the load balancer asks: the mirror is in service."""
+        ready = self._web_answers(mirror, "/-/livez" if self._layout.own else "/-/readyz")
+        service = self._python("web", mirror, ready, stage=1)
+        graceful = self._config.http.graceful_timeout_seconds
+        return replace(service, grace_seconds=graceful + 2) if self._layout.own else service
 
     def redirect(self) -> Service:
+        """Make the plain port of one mirror."""
         http = self._config.http
         ready = partial(_answers, reachable(http.bind), http.http_port, "/", _MOVED, is_tls=False)
         return replace(self._python("redirect", ALL, ready, stage=2), role="proxy")
 
     def proxy(self) -> Service:
+        """Make HAProxy."""
         http = self._config.http
         ready = partial(_answers, reachable(http.bind), http.https_port, "/", _OK, is_tls=True)
         return Service(
@@ -121,11 +160,29 @@ class _Maker:
             stage=2,
         )
 
+    def _front(self, role: str, is_ready: Callable[[], bool]) -> Service:
+        service = self._python(role, self._leading, is_ready, stage=2)
+        return replace(service, grace_seconds=_SESSIONS_GRACE_SECONDS) if self._layout.own else service
+
+    def _after_agent(self, service: Service) -> Service:
+        agent = f"log-agent-{self._layout.own}" if self._layout.own else "log-agent"
+        return replace(service, after=agent)
+
+    def _has_status(self) -> Callable[[], bool]:
+        listener = admin_listener(self._layout)
+        address = reachable(listener.address)
+        return partial(_answers, address, listener.port, "/-/livez", _OK, is_tls=False)
+
+    def _web_answers(self, mirror: HostName, path: str) -> Callable[[], bool]:
+        listener = web_listener(self._layout, mirror)
+        return partial(_answers, reachable(listener.address), listener.port, path, _OK, is_tls=True)
+
     def _python(self, role: str, host: str, is_ready: Callable[[], bool], *, stage: int) -> Service:
         name = role if host == ALL else f"{role}-{host}"
-        config = self._layout.effective_config
-        mirror = None if host in {ALL, PRIMARY} else host
-        arguments = process_command(role, config=config, directory=self._directory, name=name, host=mirror)
+        named = self._layout.own or (None if host in {ALL, PRIMARY} else host)
+        arguments = process_command(
+            role, config=self._config_file, directory=self._directory, name=name, host=named
+        )
         return Service(name, role, host, arguments, self._environment, is_ready, stage)
 
 

@@ -1,4 +1,4 @@
-"""Keeps the processes of a fleet on one machine running: starts, restarts, stops them.
+"""Keeps the processes of a fleet on one machine, or of a host's role, running: starts, restarts, stops them.
 
 Promises: a process that ends is started again, at once the first time and with growing pauses when it keeps
 ending; every change of the set of processes is reported; stop() ends all of them, the first started last, and
@@ -19,7 +19,7 @@ import structlog
 from hgfleet.adapters.endpoints import ProcessEntry
 from hgfleet.adapters.log_files import LogCollector
 from hgfleet.adapters.processes import Child, Program, start
-from hgfleet.errors import ConfigError, TransientError
+from hgfleet.errors import ConfigError, FleetError, TransientError
 from hgfleet.runtime import clock
 from hgfleet.runtime.retry import Backoff
 
@@ -55,6 +55,7 @@ class _Running:
     started_at: float = 0.0
     start_at: float = 0.0  # when to start it again
     ends: int = 0
+    config_ends: int = 0  # of these, because an operator has to change something
     is_begun: bool = False
     backoff: Backoff = field(default_factory=lambda: Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS))
 
@@ -77,12 +78,14 @@ class Supervisor:
         self._report = report
         self._is_reported = True
 
-    def bring_up(self, stop: threading.Event, timeout_seconds: float) -> bool:
+    def bring_up(self, stop: threading.Event, timeout_seconds: float | None) -> bool:
         """Start everything and wait until all of it is ready; False when asked to stop meanwhile.
 
-        Raises TransientError that names the process which does not come up.
+        Raises TransientError that names the process which does not come up. Without a time-out it is tried
+        for ever, and only a process that says that its configuration is wrong, again and again, ends it, with
+        ConfigError.
         """
-        deadline = clock.monotonic() + timeout_seconds
+        deadline = None if timeout_seconds is None else clock.monotonic() + timeout_seconds
         waiting = list(self._all)
         while waiting:
             self._start_due({running.service.name for running in waiting})
@@ -120,17 +123,21 @@ class Supervisor:
     def _is_ready(running: _Running) -> bool:
         return running.child is not None and running.service.is_ready()
 
-    def _check_start(self, waiting: Sequence[_Running], deadline: float) -> None:
+    def _check_start(self, waiting: Sequence[_Running], deadline: float | None) -> None:
         for running in waiting:
-            if running.ends >= _ENDS_AT_START:
-                name = running.service.name
-                raise self._does_not_start(name, self._logs.last_failure(name) or "it keeps ending")
-        if waiting and clock.monotonic() > deadline:
+            name, is_patient = running.service.name, deadline is None
+            ends = running.config_ends if is_patient else running.ends + _ENDS_AT_START * running.config_ends
+            if ends >= _ENDS_AT_START:
+                kind = ConfigError if is_patient else TransientError
+                raise self._does_not_start(name, self._logs.last_failure(name) or "it keeps ending", kind)
+        if waiting and deadline is not None and clock.monotonic() > deadline:
             names = ", ".join(running.service.name for running in waiting)
             raise self._does_not_start(names, "not ready in time")
 
-    def _does_not_start(self, name: str, reason: str) -> TransientError:
-        return TransientError(
+    def _does_not_start(
+        self, name: str, reason: str, kind: type[ConfigError] | type[TransientError] = TransientError
+    ) -> FleetError:
+        return kind(
             "process.not-ready",
             "the fleet does not come up",
             hint=f"the logs in {self._logs.directory} tell more",
@@ -173,8 +180,7 @@ class Supervisor:
         child.close()
         running.child = None
         running.ends += 1
-        if status == _CONFIG_EXIT:
-            running.ends += _ENDS_AT_START
+        running.config_ends += status == _CONFIG_EXIT
         self._schedule(running, f"exit status {status}")
         return True
 

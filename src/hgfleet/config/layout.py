@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hgfleet.config.hosts import find_host
+from hgfleet.config.hosts import Host, find_host
 from hgfleet.config.schema import FleetConfig
 from hgfleet.errors import InvariantError, RejectedError
 from hgfleet.model.ids import HostName, RepoId
@@ -70,6 +70,11 @@ class FleetLayout:
             raise InvariantError("layout.host", "a layout needs its host exactly where hosts are named")
 
     @property
+    def own_host(self) -> Host | None:
+        """What `[[hosts]]` says of this host; None where the fleet is on one machine."""
+        return find_host(self.config, self.own) if self.own else None
+
+    @property
     def run_link(self) -> Path:
         """Where the sockets are looked for: a directory, or a link to one with a shorter name."""
         run = self.config.site.run_directory
@@ -115,6 +120,18 @@ class FleetLayout:
         """What the running processes read: the file with this run's options in it."""
         return self.run / "effective.toml"
 
+    def role_config(self, role: str) -> Path:
+        """Return the configuration that the processes of one `hgfleet run` read."""
+        return self.run / f"{role}.toml"
+
+    def role_processes(self, role: str) -> Path:
+        """Return the file that lists the processes of one `hgfleet run`."""
+        return self.run / f"{role}.json"
+
+    def role_lock(self, role: str) -> Path:
+        """Return the file that the one `hgfleet run` of a role has locked."""
+        return self.run / f"{role}.lock"
+
     @property
     def hgrc(self) -> Path:
         """The only Mercurial configuration that sessions read."""
@@ -143,7 +160,7 @@ class FleetLayout:
     @property
     def primary(self) -> HostLayout:
         """The files that sessions write. Raises RejectedError `host.not-leading` on a host without any."""
-        if self.own and not find_host(self.config, self.own).is_leading:
+        if self.own_host and not self.own_host.is_leading:
             raise RejectedError(
                 "host.not-leading",
                 "this host never accepts pushes",
@@ -155,9 +172,9 @@ class FleetLayout:
     @property
     def mirrors(self) -> list[HostLayout]:
         """The files of each mirror that is here, in order."""
-        if not self.own:
+        if self.own_host is None:
             return [self.host(HostName(f"mirror{n}")) for n in range(1, self.config.mirrors.count + 1)]
-        return [self.agent_host] if find_host(self.config, self.own).is_mirror else []
+        return [self.agent_host] if self.own_host.is_mirror else []
 
     @property
     def hosts(self) -> list[HostLayout]:

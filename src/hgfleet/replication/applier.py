@@ -78,6 +78,7 @@ class ApplierOptions:
     worker_environment: Mapping[str, str]
     workers: int = 2
     self_stale_seconds: float = 5.0
+    is_member: bool = True  # False on a standby: it serves nobody, so nobody waits for it
     release: str = ""
     removal_grace_seconds: float = 30.0  # a deleted repository's readers have so long to finish
     answer_seconds: float = 900.0  # a worker that says nothing for so long is replaced
@@ -283,6 +284,8 @@ class Applier:
             _log.warning("applier.not-written", reason=str(error))
 
     def _step(self, now: float) -> None:
+        if not self._options.is_member:
+            return
         membership = self._member.membership
         if membership is None or membership.is_over(self._state.view, now):
             self._member.rest(now)

@@ -1,0 +1,173 @@
+"""A fleet of several hosts: one `hgfleet run` tree per role, each stopped and killed by itself."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hgfleet.cli.copies import read_copy
+from hgfleet.config.layout import HostLayout
+from hgfleet.model.ids import HostName, RepoId
+from tests.support.clients import HgClient, Outcome
+from tests.support.fleet import is_alive
+from tests.support.host_fleet import HostFleet
+
+SITE = """
+[site]
+url = "https://hg.example.org"
+[membership]
+lease = "12s"
+"""
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostFleet]:
+    roles: dict[str, tuple[str, ...]] = {
+        "hg1": ("primary", "coordinator"),
+        "hg2": ("standby", "coordinator"),
+        "hg3": ("mirror",),
+        "hg4": ("mirror",),
+    }
+    running = HostFleet(tmp_path_factory.mktemp("hosts") / "fleet", roles, config=SITE)
+    try:
+        yield running.start()
+    finally:
+        running.close()
+
+
+class Work:
+    """A client's repository, and the fleet's that it pushes to."""
+
+    def __init__(self, fleet: HostFleet, path: str, directory: Path) -> None:
+        self.fleet, self.path, self.directory = fleet, path, directory
+        self.client: HgClient = fleet.client()
+        self.client.run("init", directory).ok()
+
+    def commit(self, text: str) -> None:
+        (self.directory / "file").write_text(text)
+        self.client.run("commit", "-A", "-m", text, cwd=self.directory).ok()
+
+    def push(self, host: str = "hg1") -> Outcome:
+        return self.client.run("push", self.fleet.ssh_url_on(host, self.path), cwd=self.directory)
+
+    def tip_on(self, mirror: str) -> str:
+        url = self.fleet.mirror_url(mirror, self.path)
+        return self.client.run("identify", "--id", url).out.strip()
+
+    @property
+    def tip(self) -> str:
+        return self.client.run("identify", "--id", cwd=self.directory).ok().out.strip().rstrip("+")
+
+
+@pytest.fixture
+def work(fleet: HostFleet, repository: str, tmp_path: Path) -> Work:
+    fleet.create(repository)
+    return Work(fleet, repository, tmp_path / "work")
+
+
+def seq_on(fleet: HostFleet, host: str, path: str) -> int:
+    """Return up to where a host's copy has a repository, by its files alone."""
+    repository = RepoId(str(fleet.cli_json("repo", "show", path)["repository"]))
+    layout = HostLayout(HostName(host), fleet.directory / "hosts" / host)
+    return read_copy(layout, repository, is_primary=True).seq or 0
+
+
+def test_what_is_pushed_to_the_primary_can_be_cloned_from_every_mirror(work: Work, tmp_path: Path) -> None:
+    work.commit("one")
+
+    assert "visible on all 2 mirrors" in work.push().ok().text
+    for mirror in work.fleet.mirror_names():
+        work.client.run("clone", work.fleet.mirror_url(mirror, work.path), tmp_path / mirror).ok()
+        assert (tmp_path / mirror / "file").read_text() == "one"
+
+
+def test_a_standby_refuses_a_push_in_one_line_and_takes_nothing(work: Work) -> None:
+    work.commit("one")
+    work.push().ok()
+    work.commit("two")
+
+    refused = work.push("hg2")
+
+    assert refused.status != 0
+    said = [line for line in refused.text.splitlines() if "this host" in line]
+    assert len(said) == 1, refused
+    assert "nothing was changed" in refused.text
+    assert "visible on all 2 mirrors" in work.push().ok().text
+
+
+def test_a_standby_has_what_the_primary_has_without_being_waited_for(work: Work) -> None:
+    work.commit("one")
+    work.push().ok()
+    newest = seq_on(work.fleet, "hg1", work.path)
+
+    work.fleet.wait(
+        lambda: seq_on(work.fleet, "hg2", work.path) == newest, "the standby's copy is where the primary's is"
+    )
+    members = json.loads(work.fleet.admin("hg2", "/-/status")[1])["members"]
+    assert [member["host"] for member in members] == ["hg3", "hg4"]
+
+
+def test_the_load_balancer_can_tell_the_active_primary_by_its_readiness(fleet: HostFleet) -> None:
+    assert fleet.admin("hg1", "/-/readyz")[0] == 200
+    assert fleet.admin("hg2", "/-/readyz") == (503, "the log agent does not accept changes\n")
+    assert fleet.admin("hg3", "/-/readyz")[0] == 200
+    assert {fleet.admin(host.name, "/-/livez")[0] for host in fleet.hosts} == {200}
+
+
+def test_every_host_reports_the_same_configuration(fleet: HostFleet) -> None:
+    states = [json.loads(fleet.admin(host.name, "/-/status")[1]) for host in fleet.hosts]
+
+    assert len({state["configuration_digest"] for state in states}) == 1
+    assert [state["host"] for state in states] == ["hg1", "hg2", "hg3", "hg4"]
+
+
+def test_a_role_runs_once_per_host_and_only_where_the_configuration_has_it(fleet: HostFleet) -> None:
+    twice = fleet.cli_on("hg3", "run", "mirror")
+    elsewhere = fleet.cli_on("hg3", "run", "primary")
+
+    assert (twice.status, twice.err) == (1, "hgfleet: mirror runs on this host already (host=hg3)\n")
+    assert elsewhere.status == 1
+    assert "does not give hg3 the role primary; it has mirror" in elsewhere.err
+
+
+def test_a_mirror_told_to_stop_refuses_first_and_delays_nobody(work: Work) -> None:
+    work.commit("one")
+    work.push().ok()
+
+    assert work.fleet.stop_role("hg4", "mirror") == 0
+    try:
+        assert not work.fleet.is_serving("hg4")
+        work.commit("two")
+        assert "visible on all 1 mirrors" in work.push().ok().text.replace("mirror\n", "mirrors\n")
+    finally:
+        work.fleet.run_role("hg4", "mirror")
+        work.fleet.wait_serving("hg4")
+    assert work.tip_on("hg4") == work.tip
+
+
+def test_a_killed_primary_ends_with_all_its_processes_and_comes_back_whole(work: Work) -> None:
+    work.commit("one")
+    work.push().ok()
+    before = work.fleet.children_of("hg1", "primary")
+
+    work.fleet.kill_role("hg1", "primary")
+    assert not [child for child in before if is_alive(child.pid)]
+    assert work.tip_on("hg3") == work.tip
+    work.fleet.run_role("hg1", "primary")
+
+    work.fleet.wait(lambda: work.fleet.admin("hg1", "/-/readyz")[0] == 200, "the primary accepts pushes")
+    work.commit("two")
+    assert "visible on all 2 mirrors" in work.push().ok().text
+
+
+def test_a_process_that_dies_is_started_again(fleet: HostFleet) -> None:
+    [before] = [child for child in fleet.children_of("hg3", "mirror") if child.role == "applier"]
+
+    before.signal(signal.SIGKILL)
+
+    fleet.wait_replaced(before)
+    fleet.wait_serving("hg3")
