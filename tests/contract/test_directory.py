@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from hgfleet.adapters.ldap_connections import LdapOptions
+from hgfleet.adapters.ldap_directory import LdapDirectory
 from hgfleet.adapters.toml_directory import TomlDirectory
 from hgfleet.adapters.toml_directory_edit import add_account, create_directory_file, set_enabled, set_groups
 from hgfleet.errors import TransientError
 from hgfleet.model.ids import AccountName
 from hgfleet.ports.directory import Account, Directory
+from tests.support.slapd import BIND_DN, GROUPS, PEOPLE, Slapd, running_slapd
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDpmWmJXrIq5DJtm7nTdqYVg3sYzC0hCqOCLcN2cGG3K"
 ALICE = AccountName("alice@example.org")
@@ -128,3 +131,47 @@ class TestTomlDirectory(DirectoryContract):
 
     def mend_store(self) -> None:
         self.path.with_suffix(".away").rename(self.path)
+
+
+@pytest.fixture(scope="module")
+def own_slapd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slapd]:
+    """A server that is stopped, started and emptied."""
+    with running_slapd(tmp_path_factory.mktemp("slapd")) as server:
+        yield server
+
+
+class TestLdapDirectory(DirectoryContract):
+    """A real slapd, filled as an administrator would."""
+
+    server: Slapd
+
+    @pytest.fixture
+    def directory(self, own_slapd: Slapd) -> Iterator[Directory]:
+        self.server = own_slapd
+        self.server.delete_people()
+        options = LdapOptions(
+            servers=(own_slapd.url,),
+            accounts_base=PEOPLE,
+            groups_base=GROUPS,
+            bind_dn=BIND_DN,
+            password_file=own_slapd.password_file,
+        )
+        directory = LdapDirectory(options)
+        yield directory
+        directory.close()
+        own_slapd.start()
+
+    def fill(self, name: str, groups: Sequence[str], keys: Sequence[str]) -> None:
+        self.server.add_account(name, groups=groups, keys=keys)
+
+    def disable(self, name: str) -> None:
+        self.server.set_enabled(name, is_enabled=False)
+
+    def put_in_groups(self, name: str, groups: Sequence[str]) -> None:
+        self.server.set_groups(name, groups)
+
+    def break_store(self) -> None:
+        self.server.stop()
+
+    def mend_store(self) -> None:
+        self.server.start()

@@ -41,7 +41,9 @@ class ServerProcess:
         return self._process.pid
 
     def start(self, environment: Mapping[str, str] | None = None) -> None:
-        """Start the server and wait until it takes connections."""
+        """Start the server and wait until it takes connections; one that runs is left alone."""
+        if self._process is not None and self._process.poll() is None:
+            return
         self.launch(environment)
         self.wait_until_answering()
 

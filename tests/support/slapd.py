@@ -118,6 +118,13 @@ class Slapd:
         lines = [f"dn: {person_dn(name)}", "changetype: modify", f"replace: {attribute}"]
         self.change("\n".join([*lines, *(f"{attribute}: {value}" for value in values)]) + "\n")
 
+    def delete_people(self) -> None:
+        """Delete every account, and take them out of their groups."""
+        for dn in self.search(PEOPLE, "(uid=*)", "dn"):
+            self.delete(dn)
+        for group in self.search(GROUPS, "(memberUid=*)", "cn"):
+            self.change(f"dn: cn={group},{GROUPS}\nchangetype: modify\nreplace: memberUid\n")
+
     def delete(self, dn: str) -> None:
         """Delete an entry."""
         self.change(f"dn: {dn}\nchangetype: delete\n")

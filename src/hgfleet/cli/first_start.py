@@ -30,10 +30,10 @@ _LONGEST_SOCKET = "log-agent.sock"
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a client on this machine needs."""
+    """What a client on this machine needs; no account and key where they are managed elsewhere."""
 
     account: str
-    key_file: Path
+    key_file: Path | None
     known_hosts: Path
     ca_file: Path | None
 
@@ -89,13 +89,17 @@ def make_files(layout: FleetLayout, directory: Path) -> Credentials:
     _make_directories(layout)
     _make_certificates(config)
     host_key = ensure_key_pair(config.ssh.host_key, "hgfleet host key")
+    account_directory = directory / "account"
+    account_directory.mkdir(mode=0o700, exist_ok=True)
+    is_ours = config.directory.kind == "toml"
     credentials = Credentials(
-        EXAMPLE_ACCOUNT,
-        directory / "account" / "id_ed25519",
-        directory / "account" / "known_hosts",
+        EXAMPLE_ACCOUNT if is_ours else "",
+        account_directory / "id_ed25519" if is_ours else None,
+        account_directory / "known_hosts",
         config.http.ca_file,
     )
-    _make_example_account(config, credentials.key_file)
+    if credentials.key_file is not None:
+        _make_example_account(config, credentials.key_file)
     hosts = ["localhost", "127.0.0.1", config.ssh.bind]
     known = format_known_hosts(dict.fromkeys(hosts), config.ssh.port, host_key)
     write_by_rename(credentials.known_hosts, known.encode(), mode=0o644)
@@ -134,7 +138,6 @@ def _is_wildcard(name: str) -> bool:
 
 
 def _make_example_account(config: FleetConfig, key_file: Path) -> None:
-    key_file.parent.mkdir(mode=0o700, exist_ok=True)
     if config.directory.path.exists():
         return
     key = ensure_key_pair(key_file, EXAMPLE_ACCOUNT)

@@ -19,6 +19,7 @@ from hgfleet.ports.replication_log import ReplicationLog
 
 if TYPE_CHECKING:
     from hgfleet.adapters.asyncssh_front import FrontOptions
+    from hgfleet.adapters.ldap_connections import LdapOptions
     from hgfleet.adapters.openssh_front import OpenSshOptions
     from hgfleet.adapters.s3_client import S3Options
     from hgfleet.adapters.ssh_entrance import EntranceOptions
@@ -68,10 +69,34 @@ def s3_options(config: FleetConfig) -> S3Options:
 
 
 def open_directory(config: FleetConfig) -> Directory:
-    """Open the directory of accounts."""
+    """Open the directory of accounts, for log-ins: it goes on over an outage. Raises ConfigError."""
+    from hgfleet.adapters.cached_directory import CachedDirectory, CacheLimits
+
+    limits = CacheLimits(config.directory.lookup_timeout_seconds, config.directory.outage_seconds)
+    if config.directory.kind == "ldap":
+        from hgfleet.adapters.account_cache import AccountCache
+
+        cache = AccountCache(FleetLayout(config).primary.accounts_cache)
+        return CachedDirectory(open_plain_directory(config), limits, cache)
+    return CachedDirectory(open_plain_directory(config), limits)
+
+
+def open_plain_directory(config: FleetConfig) -> Directory:
+    """Open the directory of accounts as it is. Raises ConfigError."""
+    if config.directory.kind == "ldap":
+        from hgfleet.adapters.ldap_directory import LdapDirectory
+
+        return LdapDirectory(ldap_options(config))
     from hgfleet.adapters.toml_directory import TomlDirectory
 
     return TomlDirectory(config.directory.path)
+
+
+def ldap_options(config: FleetConfig) -> LdapOptions:
+    """Return the LDAP settings as their adapter takes them."""
+    from hgfleet.adapters.ldap_connections import LdapOptions
+
+    return LdapOptions(**dict(config.ldap))
 
 
 def ssh_server(layout: FleetLayout) -> FrontOptions | OpenSshOptions:

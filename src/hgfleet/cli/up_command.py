@@ -172,7 +172,7 @@ def make_endpoints(config: FleetConfig, credentials: Credentials) -> Endpoints:
         mirrors=tuple(MirrorEndpoint(m.name, m.url) for m in mirror_addresses(config)),
         ca_file=str(credentials.ca_file or ""),
         account=credentials.account,
-        key_file=str(credentials.key_file),
+        key_file=str(credentials.key_file or ""),
     )
 
 

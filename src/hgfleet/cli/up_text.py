@@ -1,6 +1,7 @@
 """What `hgfleet up` prints: where the fleet answers, and commands to paste.
 
-Promises: the commands work as they are in an empty directory, with `hg` and `hgfleet` on PATH and no hgrc.
+Promises: the commands work as they are in an empty directory, with `hg` and `hgfleet` on PATH and no hgrc;
+where accounts are managed elsewhere there is none that could push, and so no push among them.
 A repository of an earlier start is not in their way.
 Does not: run them.
 """
@@ -23,7 +24,7 @@ def describe_fleet(
     lines = [
         f"hgfleet in {directory}",
         f"  read     {endpoints.https}/   ({mirrors}; {endpoints.http}/ redirects)",
-        f"  push     ssh://{endpoints.account}@{endpoints.ssh.host}:{endpoints.ssh.port}/",
+        f"  push     ssh://{endpoints.account or 'ACCOUNT'}@{endpoints.ssh.host}:{endpoints.ssh.port}/",
         f"  status   {endpoints.admin}/-/status",
         "",
         "Try it, in any directory:",
@@ -39,10 +40,14 @@ def example_commands(config: FleetConfig, endpoints: Endpoints, directory: Path,
     ssh = endpoints.ssh
     url = f"{config.base_url}/{name}"
     read = ["--config", f"web.cacerts={endpoints.ca_file}"] if endpoints.ca_file else []
+    create = shlex.join(["hgfleet", "repo", "create", name, "--dir", str(directory)])
+    clone = shlex.join(["hg", "clone", *read, url, name])
+    if not endpoints.account:
+        return [create, clone]
     push_url = f"ssh://{endpoints.account}@{ssh.host}:{ssh.port}/{name}"
     return [
-        shlex.join(["hgfleet", "repo", "create", name, "--dir", str(directory)]),
-        shlex.join(["hg", "clone", *read, url, name]),
+        create,
+        clone,
         f"echo hello > {name}/hello.txt",
         shlex.join(["hg", "-R", name, "commit", "-A", "-m", "First", "-u", endpoints.account]),
         shlex.join(["hg", "-R", name, "push", "--config", f"ui.ssh={ssh_command(endpoints)}", push_url]),

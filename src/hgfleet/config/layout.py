@@ -53,6 +53,11 @@ class HostLayout:
         """What the host's log agent knows of the log; derived and rebuildable."""
         return self.directory / "log-index.sqlite"
 
+    @property
+    def accounts_cache(self) -> Path:
+        """Accounts as LDAP last gave them, for its outages."""
+        return self.directory / "accounts.sqlite"
+
     def repository(self, repository: RepoId) -> Path:
         """Return the link to the generation in use of a repository."""
         return self.repositories / repository / "current"

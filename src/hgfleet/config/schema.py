@@ -18,6 +18,8 @@ from pydantic import Field
 
 from hgfleet.config.host_table import HostSection
 from hgfleet.config.kafka_table import KafkaSection, find_kafka_conflicts
+from hgfleet.config.ldap_table import LdapSection, find_ldap_conflicts
+from hgfleet.config.s3_table import S3Section
 from hgfleet.config.section import Address, Count, Networks, Port, Ports, Section, setting
 from hgfleet.config.units import Duration, FilePath, Names, OptionalFilePath, Size
 
@@ -53,40 +55,21 @@ class BlobsSection(Section):
     path: FilePath = setting("blobs", "the store's directory")
 
 
-class S3Section(Section):
-    """The blob store in a bucket of any S3-compatible service, for blobs.kind = "s3"."""
-
-    bucket: str = setting("", "the bucket; it must be there")
-    prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9._/-]*/)?$")] = setting(
-        "", 'what every key begins with, such as "hgfleet/"'
-    )
-    endpoint: Annotated[str, Field(pattern=r"^(https?://[^/]+)?/?$")] = setting(
-        "", 'URL of the service; "": that of AWS in the region'
-    )
-    region: str = setting("", 'region; "": what the environment says')
-    addressing: Literal["auto", "path", "virtual"] = setting(
-        "auto", "bucket in the path, in the host's name, or whatever fits the endpoint"
-    )
-    credentials_file: OptionalFilePath = setting(
-        "", '[default] in the form of ~/.aws/credentials; "": environment, instance role and so on'
-    )
-    ca_file: OptionalFilePath = setting("", 'CA certificates of the endpoint; "": the public ones')
-    connect_timeout_seconds: Duration = setting("5s", "for a connection", key="connect_timeout")
-    read_timeout_seconds: Duration = setting(
-        "30s", "for each answer, and each pause in one", key="read_timeout"
-    )
-    attempts: Count = setting(4, "how often a request is tried altogether, with growing pauses")
-    part_bytes: Annotated[Size, Field(ge=5 * 1024**2)] = setting(
-        "8MiB", "a larger blob is sent in parts of this size", key="part"
-    )
-    parallel_parts: Count = setting(3, "parts of one blob that are sent at once")
-
-
 class DirectorySection(Section):
     """The directory of accounts: SSH keys and groups."""
 
-    kind: Literal["toml"] = setting("toml", "which adapter: toml (a file managed by `hgfleet user`)")
+    kind: Literal["toml", "ldap"] = setting(
+        "toml", "which adapter: toml (a file managed by `hgfleet user`), or ldap (see [ldap])"
+    )
     path: FilePath = setting("directory.toml", "the accounts' file")
+    lookup_timeout_seconds: Duration = setting(
+        "5s", "how long one look-up may take altogether", key="lookup_timeout"
+    )
+    outage_seconds: Duration = setting(
+        "1h",
+        "while it cannot be asked, what it said less than this ago still holds, revoked or not",
+        key="outage",
+    )
 
 
 class AccessSection(Section):
@@ -251,6 +234,7 @@ class FleetConfig(Section):
     blobs: BlobsSection
     s3: S3Section
     directory: DirectorySection
+    ldap: LdapSection
     access: AccessSection
     ssh: SshSection
     openssh: OpenSshSection
@@ -302,6 +286,8 @@ def find_conflicts(config: FleetConfig) -> Iterator[str]:
         yield from find_kafka_conflicts(
             config.kafka, config.log.inline_limit_bytes, config.push.append_deadline_seconds
         )
+    if config.directory.kind == "ldap":
+        yield from find_ldap_conflicts(config.ldap)
     yield from _find_shared_ports(config)
 
 

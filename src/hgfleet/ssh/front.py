@@ -19,7 +19,7 @@ from hgfleet.adapters.asyncssh_front import AsyncSshFront, FrontOptions
 from hgfleet.adapters.openssh_front import OpenSshFront, OpenSshOptions
 from hgfleet.ports.directory import Directory
 from hgfleet.ports.ssh_front import SshFront
-from hgfleet.ssh.accounts import AccountLimits, Accounts
+from hgfleet.ssh.accounts import Accounts
 from hgfleet.ssh.audit import AuditFile
 from hgfleet.ssh.gate import Site
 from hgfleet.ssh.local_services import LocalServices
@@ -39,7 +39,6 @@ class SshFrontOptions:
     audit_file: Path
     site: Site = field(default_factory=Site)
     session_limits: SessionLimits = field(default_factory=SessionLimits)
-    account_limits: AccountLimits = field(default_factory=AccountLimits)
     stop_grace_seconds: float = 15.0
 
 
@@ -56,7 +55,7 @@ async def _serve(options: SshFrontOptions, directory: Directory) -> int:
         ThreadPoolExecutor(_THREADS, thread_name_prefix="directory") as lookups,
         ThreadPoolExecutor(_THREADS, thread_name_prefix="services") as calls,
     ):
-        accounts = Accounts(directory, lookups, options.account_limits)
+        accounts = Accounts(directory, lookups)
         services = LocalServices(options.agent_socket, options.sessions_socket, calls)
         front = _make_front(options.server, _make_reception(options, accounts, services))
         port = await front.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,11 @@ def test_the_example_creates_a_repository_that_is_not_there_yet(taken: set[str],
 
     assert f"hgfleet repo create {name} --dir /f\n" in text
     assert f"ssh://example@localhost:2222/{name}\n" in text
+
+
+def test_where_accounts_are_managed_elsewhere_nothing_is_pushed_as_somebody() -> None:
+    endpoints = replace(ENDPOINTS, account="", key_file="")
+    text = describe_fleet(parse_config({}, Path("/f/hgfleet.toml")), endpoints, Path("/f"))
+    assert "ssh://ACCOUNT@localhost:2222/\n" in text
+    assert "hgfleet repo create demo" in text
+    assert "hg -R" not in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,3 +146,59 @@ def test_every_setting_is_used_somewhere() -> None:
         if f".{name}" not in text
     ]
     assert unused == []
+
+
+LDAP = {"servers": ["ldaps://ldap.example.org"], "accounts_base": "ou=people,dc=example,dc=org"}
+
+
+@pytest.mark.parametrize(
+    ("ldap", "problem"),
+    [
+        ({}, None),
+        ({"servers": []}, "ldap.servers: must be given"),
+        ({"accounts_base": ""}, "ldap.accounts_base: must be given"),
+        ({"servers": ["ldap://a"]}, "is not encrypted"),
+        ({"servers": ["ldap://a"], "start_tls": True}, None),
+        ({"servers": ["ldap://a"], "allow_plain": True}, None),
+        ({"servers": ["http://a"]}, "expected URLs"),
+        ({"servers": ["ldaps://a/dc=x??sub"]}, "expected URLs"),
+        ({"bind_dn": "cn=x"}, "one is of no use without the other"),
+        ({"groups_filter": "(memberUid=x)"}, "everybody would be in every group"),
+        ({"groups_filter": "(memberUid={user})"}, "nothing is put in for user"),
+        ({"groups_filter": "(member={dn})"}, None),
+        ({"groups_filter": "memberUid={account}"}, "in parentheses"),
+        ({"accounts_filter": "(uid={account})"}, "nothing is put in here"),
+        ({"key_attribute": "a)(b"}, "ldap.key_attribute"),
+        ({"enabled_attribute": ""}, None),
+    ],
+)
+def test_ldap_settings_fit_each_other(tmp_path: Path, ldap: dict[str, Any], problem: str | None) -> None:
+    tables = {"directory": {"kind": "ldap"}, "ldap": LDAP | ldap}
+    if problem is None:
+        assert parse_config(tables, tmp_path / "hgfleet.toml").directory.kind == "ldap"
+        return
+    with pytest.raises(ConfigError) as caught:
+        parse_config(tables, tmp_path / "hgfleet.toml")
+    assert problem in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("s3", "problem"),
+    [
+        ({"bucket": "b"}, None),
+        ({}, "s3.bucket: must be named"),
+        ({"bucket": "b", "endpoint": "s3.example.org"}, "s3.endpoint"),
+        ({"bucket": "b", "prefix": "no-slash"}, "s3.prefix"),
+        ({"bucket": "b", "part": "1MiB"}, "s3.part"),
+    ],
+)
+def test_s3_settings_have_a_form_that_can_be_right(
+    tmp_path: Path, s3: dict[str, Any], problem: str | None
+) -> None:
+    tables = {"blobs": {"kind": "s3"}, "s3": s3}
+    if problem is None:
+        assert parse_config(tables, tmp_path / "hgfleet.toml").s3.bucket == "b"
+        return
+    with pytest.raises(ConfigError) as caught:
+        parse_config(tables, tmp_path / "hgfleet.toml")
+    assert problem in caught.value.hint
