@@ -127,6 +127,7 @@ def _prepare(
     body: dict[str, Json] = {
         "pusher": who.pusher,
         "push_id": rows[-1].push_id if rows else None,
+        "pushes": len(rows),
         "fingerprint": after.to_json(),
         **capture.describe_changesets(repo, change, heads_before),
     }

@@ -38,7 +38,7 @@ def test_changesets_and_bookmarks_of_one_transaction_are_one_message_and_one_pus
 
     assert [message.envelope.kind for message in fleet.messages] == [Kind.CREATED, Kind.PUSH]
     body = fleet.messages[1].envelope.body
-    assert body["push_id"] == 1
+    assert (body["push_id"], body["pushes"]) == (1, 1)
     assert body["changesets"] == {"count": 2, "tip": second.hex()}
     assert body["heads_added"] == [second.hex()]
     [push] = fleet.pushes

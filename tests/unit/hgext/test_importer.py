@@ -163,6 +163,7 @@ def test_a_copy_of_a_fleet_keeps_its_pushlog(fleet: Fleet, tmp_path: Path) -> No
 
     assert done.state.fingerprint == old.state.fingerprint
     assert fleet.messages[-1].envelope.body["push_id"] == 3
+    assert fleet.messages[-1].envelope.body["pushes"] == 3
     kept = [(push.push_id, push.at, push.pusher, push.first_rev, push.end_rev) for push in fleet.pushes]
     assert kept == [(push.push_id, push.at, push.pusher, push.first_rev, push.end_rev) for push in old.pushes]
     assert {push.seq for push in fleet.pushes} == {2}
