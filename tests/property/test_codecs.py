@@ -24,6 +24,7 @@ from hgfleet.model.fleet_records import (
     Claim,
     Evict,
     Heartbeat,
+    LifeSign,
     Member,
     Recount,
     Report,
@@ -210,6 +211,7 @@ RECORDS: st.SearchStrategy[StateRecord] = st.one_of(
     st.builds(Admit, TICKETS, MEMBERS),
     st.builds(Evict, TICKETS, MEMBERS),
     st.builds(Recount, TICKETS, MEMBERS, REPOSITORIES, NUMBERS),
+    st.builds(LifeSign, NUMBERS, st.just(HostName("c")), st.floats(0, 1e12), st.booleans()),
     st.builds(FeedMark, st.integers(0, 10**17), REPOSITORIES, NUMBERS, st.booleans()),
     st.builds(FeedPlace, st.integers(0, 10**17), NUMBERS, NUMBERS, NUMBERS, st.floats(0, 1e12)),
 )

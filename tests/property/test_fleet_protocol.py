@@ -21,17 +21,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from hgfleet.model.acceptance import Verdict
 from hgfleet.model.coordination import Coordinator, Step
 from hgfleet.model.fleet import FleetView
-from hgfleet.model.fleet_records import Decision, Member, StateRecord
-from hgfleet.model.ids import NO_DIGEST, RepoId, Seq
+from hgfleet.model.fleet_records import Claim, Decision, Member, StateRecord
+from hgfleet.model.ids import NO_DIGEST, Offset, RepoId, Seq
 from hgfleet.model.membership import Membership
 from hgfleet.model.message import Kind, Message
 from hgfleet.model.standing import Standing, manifest_body
+from hgfleet.model.succession import Succession
 from tests.support.messages import R1, message
 from tests.support.protocol_fleet import FleetRules, FleetWorld, Mirror
 from tests.support.protocol_log import LogWorld
 from tests.support.protocol_play import Steps, broken_promise, play
 
-CLAIM = ["a coordinator starts", "c1 acts", "land c1.claim", "c1 hears*"]
+CLAIM = ["a coordinator starts", "c1 acts", "c1 acts", "land c1.claim", "c1 hears*"]
 
 
 def come_up(mirror: str) -> list[str]:
@@ -105,7 +106,7 @@ SORTS = {
     "m2 starts": 0.05,
     "m3 starts": 0.05,
     " starts over": 1.0,
-    "coordinator starts": 0.02,
+    "coordinator starts": 0.04,
     " answers ": 2.0,
     " unparks ": 0.5,
     " resumes": 0.3,
@@ -115,6 +116,7 @@ SORTS = {
     " drains": 0.03,
     "c1 dies": 0.01,
     "c2 dies": 0.01,
+    " leaves": 0.01,
 }
 
 
@@ -194,6 +196,20 @@ def test_a_parked_copy_comes_back_into_service() -> None:
     assert play(world, [*UP, *park, *back, *count, *level]) == ["m2 answers A", "m2 answers A"]
 
 
+def test_a_coordinator_elsewhere_takes_over_after_a_silent_lease_and_the_old_one_is_fenced() -> None:
+    world = FleetWorld()
+    late = ["push to A", "m1 applies A", "m1 lands*", "m2 applies A", "m2 lands*", "c1 hears*", "c1 acts"]
+    beats = ["tick", "m1 beats", "m2 beats", "m1 lands*", "m2 lands*"] * 6
+    claim = ["c2 hears*", "c2 acts", "c2 acts", "land c2.claim", "land c1.watermark.A1"]
+    move = ["c2 hears*", "c2 acts", "land c2.watermark.A1", "c1 hears*"]
+    start = ["another coordinator starts", "c2 acts", "c2 hears*", "c2 acts", "land c1.sign", "c2 hears*"]
+    assert play(world, [*UP, *late, *start, *beats, *claim]) == []
+    assert world.all_seen.watermark(RepoId("a" * 32)) == 0
+    assert play(world, [*move, "c1 acts"]) == []
+    assert world.all_seen.watermark(RepoId("a" * 32)) == 1
+    assert [seat.is_up for seat in world.seats] == [False, True]
+
+
 def test_a_mirror_on_an_empty_disk_joins_anew() -> None:
     world = FleetWorld()
     steps = [
@@ -268,6 +284,22 @@ SILENT_M2 = [
     *("m1 beats", "m1 lands*", "c1 hears*", "tick", "tick", "tick", "c1 acts", "c1 acts"),
     *("land c1.evict.m2", "m1 applies A", "m1 lands*", *MOVE, "m1 hears*", "m1 exposes A"),
 ]
+
+
+class ClaimsBlindly(Succession):
+    """Trusts its own timer without reading to the end."""
+
+    def _has_read_to_end(self, offset: Offset) -> bool:
+        return True
+
+
+class StandsByBlindly(Coordinator):
+    """A coordinator like that."""
+
+    def __init__(self, claim: Claim, lease_seconds: float, floor: int) -> None:
+        super().__init__(claim, lease_seconds, floor)
+        self._succession = ClaimsBlindly(claim, lease_seconds)
+
 
 WRONG: dict[str, tuple[FleetRules, list[str], str]] = {
     "a mirror serves when it is level, counted or not": (
@@ -350,10 +382,20 @@ WRONG: dict[str, tuple[FleetRules, list[str], str]] = {
         replace(RIGHT, view=BelievesAnyClaim),
         [
             *(*CLAIM, *come_up("m1"), "push to A", "m1 applies A", "m1 lands*", "c1 hears*", "c1 acts"),
-            *("a coordinator starts", "c2 acts", "land c2.claim", "m2 starts", "m2 lands*", "c2 hears*"),
+            *("a coordinator starts", "c2 acts", "c2 hears*", "c2 acts", "land c2.claim"),
+            *("m2 starts", "m2 lands*", "c2 hears*"),
             *("c2 acts", "land c2.admit.m2", "land c1.watermark.A1"),
         ],
         "WmOk",
+    ),
+    "a coordinator claims without a look at a fresh end": (
+        replace(RIGHT, coordinator=StandsByBlindly),
+        [
+            *("a coordinator starts", "c1 acts", "land c1.claim", "c1 hears*"),
+            *("another coordinator starts", "c2 hears*", "c2 acts", *["tick"] * 5, "c1 acts"),
+            *("land c1.sign", "tick", "c2 acts"),
+        ],
+        "Calm",
     ),
     "the next decision does not wait for the last": (
         replace(RIGHT, coordinator=DoesNotReadBack),

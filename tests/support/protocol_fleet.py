@@ -5,7 +5,8 @@ when somebody lets them, a dead process's too; one mirror's in the order it sent
 paused while its web workers go on answering; the load balancer looks at every mirror at least each second
 tick.
 
-Mirrors are `m1`, `m2`, `m3`; coordinators `c1`, `c2`; repositories `A` and `B`.
+Mirrors are `m1`, `m2`, `m3`; coordinators `c1`, `c2`, of one host unless "another" starts; repositories `A`
+and `B`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from hgfleet.model.coordination import Act, Coordinator
+from hgfleet.model.coordination import Act, Coordinator, Step
 from hgfleet.model.fleet import FleetView
 from hgfleet.model.fleet_records import (
     Admit,
     Claim,
     Evict,
     Heartbeat,
+    LifeSign,
     Member,
     Recount,
     Report,
@@ -89,6 +91,7 @@ class Seat:
     name: str
     coordinator: Coordinator
     is_up: bool = True
+    fetched_at: float | None = None  # when it last fetched the topic's end
 
 
 @dataclass
@@ -130,12 +133,20 @@ class FleetWorld:
         self.seats: list[Seat] = []
         self.budget = Budget()
         self._compacted_at = 0
+        self._holder: Claim | None = None  # of the newest claim
+        self._signed_at: list[float] = []  # when it claimed, and when its signs of life landed
+        self._is_holder_leaving = False
 
     # -- the topic
 
     def land(self, key: str, value: Any) -> None:
-        self.all_seen.take(key, value, Offset(len(self.topic)))
+        record = self.all_seen.take(key, value, Offset(len(self.topic)))
         self.topic.append((key, value))
+        if isinstance(record, Claim):
+            self._holder, self._signed_at, self._is_holder_leaving = record, [self.now], False
+        elif isinstance(record, LifeSign) and record.claim == self.all_seen.claim:
+            self._signed_at.append(self.now)
+            self._is_holder_leaving |= record.is_leaving
 
     def land_sent(self, sent: Sent) -> None:
         self.flying.remove(sent)
@@ -160,6 +171,7 @@ class FleetWorld:
             yield "tick", self.tick
         if self.budget.seats:
             yield "a coordinator starts", self.start_coordinator
+            yield "another coordinator starts", partial(self.start_coordinator, is_elsewhere=True)
         for letter, repository in REPOSITORIES.items():
             if self.head[repository] < self.max_head:
                 yield f"push to {letter}", partial(self.push, repository)
@@ -337,10 +349,10 @@ class FleetWorld:
 
     # -- coordinators
 
-    def start_coordinator(self) -> None:
+    def start_coordinator(self, *, is_elsewhere: bool = False) -> None:
         self.budget.seats -= 1
         name = f"c{len(self.seats) + 1}"
-        claim = Claim(HostName(name), "life")
+        claim = Claim(HostName(name if is_elsewhere else "c"), name)
         self.seats.append(Seat(name, self.rules.coordinator(claim, LEASE, self.floor)))
 
     def _seat_steps(self, seat: Seat) -> Iterator[Named]:
@@ -348,6 +360,7 @@ class FleetWorld:
             yield f"{seat.name} hears", partial(self.hear_as_coordinator, seat)
         yield f"{seat.name} acts", partial(self.act, seat)
         yield f"{seat.name} dies", partial(setattr, seat, "is_up", False)
+        yield f"{seat.name} leaves", partial(self.leave, seat)
 
     def hear_as_coordinator(self, seat: Seat) -> None:
         offset = seat.coordinator.view.offset
@@ -355,16 +368,40 @@ class FleetWorld:
 
     def act(self, seat: Seat) -> None:
         step = seat.coordinator.next_step(self.now)
+        while step.act is Act.SIGN:
+            self._send(seat, step)
+            step = seat.coordinator.next_step(self.now)
         if step.act is Act.FETCH_END:
             seat.coordinator.note_end(Offset(len(self.topic)))
+            seat.fetched_at = self.now
+        elif step.act is Act.CLAIM:
+            self._check_claim(seat)
         elif step.act is Act.STEP_DOWN:
             seat.is_up = False
+        self._send(seat, step)
+
+    def leave(self, seat: Seat) -> None:
+        """A clean stop."""
+        sign = seat.coordinator.farewell()
+        seat.is_up = False
+        if sign is not None:
+            self._send(seat, Step(Act.SIGN, (sign,)))
+
+    def _send(self, seat: Seat, step: Step) -> None:
         for record in step.records:
             self.flying.append(Sent(f"{seat.name}.{short_name(record)}", record.key, dict(record.value)))
         for key in step.keys:
             self.flying.append(Sent(f"{seat.name}.tombstone", key, None))
 
     # -- promises
+
+    def _check_claim(self, seat: Seat) -> None:
+        """Nobody is deposed from elsewhere who gave a sign in the lease before the claimer last looked."""
+        looked_at = self.now if seat.fetched_at is None else seat.fetched_at
+        signs = [at for at in self._signed_at if at <= looked_at]
+        is_peer = self._holder is not None and self._holder.host != seat.coordinator.claim.host
+        if is_peer and signs and not self._is_holder_leaving:
+            expect("Calm", looked_at - signs[-1] >= LEASE, (seat.name, looked_at, signs[-1]))
 
     def check(self) -> None:
         self._check_mirrors(self.all_seen)
@@ -416,5 +453,7 @@ def short_name(record: StateRecord) -> str:
             return f"admit.{record.member.host}"
         case Recount():
             return f"recount.{record.member.host}"
+        case LifeSign():
+            return "sign"
         case _:
             return "claim"

@@ -27,7 +27,7 @@ def main() -> None:
     if role == "log-agent":
         _run_log_agent(directory)
     elif role == "coordinator":
-        _run_coordinator(directory)
+        _run_coordinator(directory, HostName(sys.argv[3] or "primary"))
     else:
         _run_applier(directory, HostName(sys.argv[3]))
 
@@ -51,11 +51,11 @@ def _run_log_agent(directory: Path) -> None:
     asyncio.run(run_log_agent(options))
 
 
-def _run_coordinator(directory: Path) -> None:
+def _run_coordinator(directory: Path, host: HostName) -> None:
     from hgfleet.replication.coordinator import CoordinatorOptions, run_coordinator
 
     options = CoordinatorOptions(
-        host=HostName("primary"),
+        host=host,
         agent_socket=directory / "agent.sock",
         lease_seconds=LEASE_SECONDS,
         floor=1,

@@ -39,6 +39,7 @@ td,th{{border:1px solid #bbb;padding:.3em .7em;text-align:left}}.bad{{color:#a00
 <p>release {release}, epoch {epoch}, {repositories} repositories; configuration {digest}</p>
 {body}</body></html>
 """
+_COORDINATOR = "<p>coordinator: {host}, last heard {silent_seconds} s ago</p>\n"
 _FEED = "<p>feed: {behind} messages behind, for {behind_seconds} s</p>\n"
 _SECTIONS = (
     ("Processes", "processes", ("name", "role", "host", "pid")),
@@ -110,12 +111,13 @@ def format_page(title: str, state: dict[str, Any]) -> str:
         epoch=state.get("log", {}).get("epoch", "?"),
         repositories=state.get("repositories", "?"),
         digest=state["configuration_digest"][:12],
-        body=problems + _feed_line(state) + tables,
+        body=problems + _lines(state) + tables,
     )
 
 
-def _feed_line(state: dict[str, Any]) -> str:
-    return _FEED.format(**state["feed"]) if state.get("feed") else ""
+def _lines(state: dict[str, Any]) -> str:
+    forms = {"coordinator": _COORDINATOR, "feed": _FEED}
+    return "".join(form.format(**state[name]) for name, form in forms.items() if state.get(name))
 
 
 def _table(heading: str, rows: Iterable[dict[str, Any]], names: tuple[str, ...]) -> str:

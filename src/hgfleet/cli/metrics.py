@@ -74,6 +74,12 @@ def _parked(state: State) -> Iterator[Sample]:
         yield (host,), count
 
 
+def _coordinator(state: State) -> Iterator[Sample]:
+    coordinator = state.get("coordinator")
+    if coordinator:
+        yield (coordinator["host"],), coordinator["silent_seconds"]
+
+
 def _feed(name: str) -> Callable[[State], Iterator[Sample]]:
     def samples(state: State) -> Iterator[Sample]:
         if state.get("feed"):
@@ -98,6 +104,12 @@ METRICS = (
         "hgfleet_mirror_lag", ("host",), "messages by which the worst repository is behind on a mirror", _lag
     ),
     GaugeSpec("hgfleet_mirror_parked", ("host",), "repositories that a mirror has parked", _parked),
+    GaugeSpec(
+        "hgfleet_coordinator_silent_seconds",
+        ("host",),
+        "age of the last sign of life of the active coordinator; more than a lease: nobody decides",
+        _coordinator,
+    ),
     GaugeSpec("hgfleet_feed_behind", (), "visible messages that have not entered the feed", _feed("behind")),
     GaugeSpec(
         "hgfleet_feed_behind_seconds", (), "since when the oldest of them waits", _feed("behind_seconds")

@@ -40,6 +40,10 @@ def _print_state(state: dict[str, Any]) -> None:
     serving = "serving" if log.get("is_serving") else "not serving"
     click.echo(f"release {state['release']}, epoch {log.get('epoch', '?')}, log agent {serving}")
     click.echo(f"repositories: {state.get('repositories', '?')}")
+    coordinator = state.get("coordinator")
+    if coordinator:
+        word = "left" if coordinator["is_leaving"] else "last heard"
+        click.echo(f"coordinator: {coordinator['host']}, {word} {coordinator['silent_seconds']:.1f} s ago")
     feed = state.get("feed")
     if feed:
         since = f" since {feed['behind_seconds']:.0f} s" if feed["behind"] else ""

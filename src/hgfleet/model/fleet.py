@@ -23,6 +23,7 @@ from hgfleet.model.fleet_records import (
     Decision,
     Evict,
     Heartbeat,
+    LifeSign,
     Member,
     Recount,
     Report,
@@ -105,8 +106,9 @@ class FleetView:
         self._floor = max(floor, 1)
         self.offset = Offset(0)  # behind the last record taken
         self.claim = NO_CLAIM  # the newest
+        self.sign: LifeSign | None = None  # the last one of its holder
         self.counted: set[Member] = set()
-        self.superseded: list[str] | None = [] if is_cleaning else None
+        self.superseded: dict[str, None] | None = {} if is_cleaning else None  # in order
         self._shown: set[RepoId] | None = set() if is_cleaning else None
         self.feed = FeedMarks()
         self._claim_by_key: dict[str, Offset] = {}
@@ -133,18 +135,31 @@ class FleetView:
                 self._take_tombstone(key, value)
             case Claim():
                 self._claim_by_key[key] = self.claim = offset
+                self._take_sign(None)
+            case LifeSign():
+                self._take_sign(record)
             case Heartbeat():
                 self._take_heartbeat(record)
             case Report():
                 self._take_report(record)
             case FeedMark() | FeedPlace():
-                for superseded in self.feed.take(record):
-                    self._supersede(superseded)
+                self._take_feed(record)
             case _ if record.ticket.claim == self.claim:
                 self._take_decision(record)
             case _:
                 self._supersede(record.key)
         return record
+
+    def _take_sign(self, sign: LifeSign | None) -> None:
+        if sign is not None and sign.claim != self.claim:
+            self._supersede(sign.key)
+            return
+        known, self.sign = self.sign, sign
+        self._supersede(known.key if known else "", in_force=sign.key if sign else "")
+
+    def _take_feed(self, record: FeedMark | FeedPlace) -> None:
+        for key in self.feed.take(record):
+            self._supersede(key)
 
     def _take_decision(self, record: Decision) -> None:
         match record:
@@ -162,6 +177,8 @@ class FleetView:
             self._newest[member.host] = max(self._newest.get(member.host, 0), member.incarnation)
 
     def _take_tombstone(self, key: str, value: Any) -> None:
+        if value is None and self.superseded is not None:
+            self.superseded.pop(key, None)
         named = parse_report_key(key)
         if value is not None or named is None:
             return
@@ -259,7 +276,7 @@ class FleetView:
 
     def _supersede(self, key: str, *, in_force: str = "") -> None:
         if self.superseded is not None and key not in {"", in_force}:
-            self.superseded.append(key)
+            self.superseded[key] = None
 
     def _recompute_all(self) -> None:
         for repository, row in self._rows.items():

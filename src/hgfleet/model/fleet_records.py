@@ -121,6 +121,27 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class LifeSign:
+    """A word of the coordinator that holds the claim of that number: it lives, or it leaves.
+
+    No decision: it changes nobody's state, only how long others stand by. `at` is Unix time, for people.
+    """
+
+    claim: Offset
+    host: HostName
+    at: float = 0.0
+    is_leaving: bool = False
+
+    @property
+    def key(self) -> str:
+        return f"coordinator/{self.claim}"
+
+    @property
+    def value(self) -> Value:
+        return {"host": self.host, "at": self.at, "is_leaving": self.is_leaving}
+
+
+@dataclass(frozen=True, slots=True)
 class Ticket:
     """Under which claim, and as which of its decisions, something was decided."""
 
@@ -199,7 +220,7 @@ class Recount:
 
 
 Decision = Watermark | Admit | Evict | Recount
-StateRecord = Heartbeat | Report | Claim | FeedMark | FeedPlace | Decision
+StateRecord = Heartbeat | Report | Claim | LifeSign | FeedMark | FeedPlace | Decision
 
 
 def parse_record(key: str, value: Any) -> StateRecord | None:
@@ -208,7 +229,7 @@ def parse_record(key: str, value: Any) -> StateRecord | None:
         return None
     try:
         words = key.split("/")
-        return parse_feed_record(words, value) if words[0] == "feed" else _parse(words, value)
+        return _parse_word(words, value) or _parse_decision(words, value) or parse_feed_record(words, value)
     except (RejectedError, ValueError):
         return None
 
@@ -240,7 +261,7 @@ def parse_report_key(key: str) -> tuple[Member, RepoId] | None:
             return None
 
 
-def _parse(words: list[str], value: Value) -> StateRecord | None:
+def _parse_word(words: list[str], value: Value) -> Heartbeat | Report | Claim | LifeSign | None:
     match words:
         case ["member", host, incarnation]:
             return _heartbeat(_member(host, incarnation), value)
@@ -248,6 +269,14 @@ def _parse(words: list[str], value: Value) -> StateRecord | None:
             return _report(_member(host, incarnation), parse_repo_id(repository), value)
         case ["claim", host, life]:
             return Claim(parse_host_name(host), life)
+        case ["coordinator", claim]:
+            return _life_sign(Offset(parse_number(claim)), value)
+        case _:
+            return None
+
+
+def _parse_decision(words: list[str], value: Value) -> Decision | None:
+    match words:
         case ["watermark", claim, number, repository]:
             return Watermark(
                 _ticket(claim, number), parse_repo_id(repository), Seq(parse_natural(value, "seq"))
@@ -268,6 +297,14 @@ def _heartbeat(member: Member, value: Value) -> Heartbeat:
     if not isinstance(release, str):
         raise ValueError("release")
     return Heartbeat(member, Stage(str(value.get("stage"))), release, parse_natural(value, "feature_level"))
+
+
+def _life_sign(claim: Offset, value: Value) -> LifeSign:
+    at = value.get("at")
+    if isinstance(at, bool) or not isinstance(at, int | float):
+        raise ValueError("at")
+    host = parse_host_name(str(value.get("host")))
+    return LifeSign(claim, host, float(at), value.get("is_leaving") is True)
 
 
 def _report(member: Member, repository: RepoId, value: Value) -> Report:

@@ -2,7 +2,8 @@
 
 Promises: killed at any point, the next life goes on from what the log says; while it is down nothing goes
 backwards, exposure only waits. A decision whose fate is not known ends this life: the next one's claim makes
-the old decisions void, wherever they still are. Deposed, it stands back for a lease before it claims again.
+the old decisions void, wherever they still are. Beside another it stands by (model.succession), and at a
+clean stop it says that it leaves: whoever stands by takes over at once.
 Does not: hold anything that is not in the log, or serve HTTP (the admin listener asks `status`).
 """
 
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +27,7 @@ from hgfleet.model.coordination import Act, Coordinator, Step
 from hgfleet.model.fleet import FleetView
 from hgfleet.model.fleet_records import Claim, StateRecord
 from hgfleet.model.ids import HostName, RepoId, Seq
+from hgfleet.model.succession import FRESH, Heritage
 from hgfleet.replication.feed_keeper import FeedKeeper, feed_start
 from hgfleet.replication.feed_writer import FeedOptions, FeedStart
 from hgfleet.replication.fleet_status import describe_fleet
@@ -59,6 +62,7 @@ class CoordinatorService:
     def __init__(self, options: CoordinatorOptions) -> None:
         self._options = options
         self._brain: Coordinator | None = None
+        self._heritage = FRESH
         self._lock = threading.Lock()  # over the brain, which `status` reads from other threads
 
     def run(self, stop: threading.Event) -> None:
@@ -81,10 +85,12 @@ class CoordinatorService:
     def _live(self, stop: threading.Event, backoff: Backoff) -> None:
         options = self._options
         claim = Claim(options.host, uuid.uuid4().hex)
-        brain = Coordinator(claim, options.lease_seconds, options.floor)
-        with LogAgentClient(options.agent_socket) as client, client.state_follow() as events:
-            with self._lock:
-                self._brain = brain
+        brain = Coordinator(claim, options.lease_seconds, options.floor, self._heritage)
+        with (
+            self._inheriting(claim, brain),
+            LogAgentClient(options.agent_socket) as client,
+            client.state_follow() as events,
+        ):
             life = _Life(brain, client, options.faults, self._lock)
             with FeedKeeper(options.feed, partial(self._feed_start, brain)) as feed:
                 while not stop.is_set() and not brain.is_deposed:
@@ -92,9 +98,20 @@ class CoordinatorService:
                     if brain.number is not None:
                         backoff.reset()
                         feed.turn(self._take_shown(brain))
+            life.say_farewell()
         if brain.is_deposed:
             _log.warning("coordinator.deposed", claim=brain.number)
-            stop.wait(options.lease_seconds)
+
+    @contextmanager
+    def _inheriting(self, claim: Claim, brain: Coordinator) -> Iterator[None]:
+        """Note what the next life inherits from this one, however it ends."""
+        with self._lock:
+            self._brain = brain
+        try:
+            yield
+        finally:
+            lives = self._heritage.lives | ({claim.life} if brain.has_claimed else set())
+            self._heritage = Heritage(lives, self._heritage.is_first and not brain.has_judged)
 
     def _take_shown(self, brain: Coordinator) -> dict[RepoId, Seq]:
         with self._lock:
@@ -106,7 +123,7 @@ class CoordinatorService:
 
 
 class _Life:
-    """One claim, from reading the topic's start until the agent is lost or another claims."""
+    """One life, from reading the topic's start until the agent is lost or another claims."""
 
     def __init__(
         self, brain: Coordinator, client: LogAgentClient, faults: Faults, lock: threading.Lock
@@ -144,6 +161,9 @@ class _Life:
         match step.act:
             case Act.CLAIM:
                 self._publish({r.key: r.value for r in step.records})
+            case Act.SIGN:
+                self._give_sign(*step.records)
+                return True
             case Act.DECIDE:
                 self._decide(step.records)
             case Act.CLEAN:
@@ -151,7 +171,17 @@ class _Life:
                 return True
             case Act.FETCH_END:
                 self._brain.note_end(self._client.state_end())
+                return True
         return False
+
+    def say_farewell(self) -> None:
+        """Let whoever stands by take over at once."""
+        sign = self._brain.farewell()
+        if sign is not None:
+            self._give_sign(sign)
+
+    def _give_sign(self, sign: StateRecord) -> None:
+        self._publish({sign.key: {**sign.value, "at": clock.now()}})
 
     def _decide(self, records: Sequence[StateRecord]) -> None:
         self._faults.reach("coordinator-before-decision")

@@ -11,7 +11,7 @@ from typing import Any
 
 from hgfleet.model.feed_marks import FeedPlace
 from hgfleet.model.fleet import FleetView
-from hgfleet.model.fleet_records import Member, Report
+from hgfleet.model.fleet_records import LifeSign, Member, Report
 from hgfleet.model.ids import RepoId
 from hgfleet.runtime import clock
 
@@ -29,7 +29,21 @@ def describe_fleet(view: FleetView) -> dict[str, Any]:
             for r in reports
             if r.parked
         ],
+        "coordinator": _coordinator(view.sign),
         "feed": _feed(view.feed.place),
+    }
+
+
+def _coordinator(sign: LifeSign | None) -> dict[str, Any] | None:
+    """Describe who holds the claim by the last sign of it; None while there is none."""
+    if sign is None:
+        return None
+    silent_seconds = max(clock.now() - sign.at, 0.0)
+    return {
+        "host": sign.host,
+        "claim": sign.claim,
+        "silent_seconds": round(silent_seconds, 1),
+        "is_leaving": sign.is_leaving,
     }
 
 

@@ -22,6 +22,7 @@ from hgfleet.model.fleet_records import (
 )
 from hgfleet.model.ids import CATALOGUE, HostName, Offset, RepoId, Seq
 from hgfleet.model.membership import Membership, exposable
+from hgfleet.model.succession import FRESH, Heritage
 from tests.support.messages import R1, R2
 
 A, A2, B = Member(HostName("a"), 1), Member(HostName("a"), 2), Member(HostName("b"), 1)
@@ -54,8 +55,8 @@ class Topic:
         self.floor = floor
         self.coordinator = self.new_coordinator("c1")
 
-    def new_coordinator(self, life: str) -> Coordinator:
-        return Coordinator(Claim(HostName("c"), life), LEASE, self.floor)
+    def new_coordinator(self, life: str, host: str = "c", heritage: Heritage = FRESH) -> Coordinator:
+        return Coordinator(Claim(HostName(host), life), LEASE, self.floor, heritage)
 
     def put(self, *records: StateRecord) -> None:
         for record in records:
@@ -77,9 +78,19 @@ class Topic:
             coordinator.take(*self.records[number], Offset(number), self.now)
 
     def step(self, coordinator: Coordinator | None = None) -> Step:
+        """Return the coordinator's next step but signs of life, which are published."""
         coordinator = coordinator or self.coordinator
         self.read(coordinator)
-        return coordinator.next_step(self.now)
+        while (step := coordinator.next_step(self.now)).act is Act.SIGN:
+            self.put(*step.records)
+            self.read(coordinator)
+        return step
+
+    def step_to_claim(self, coordinator: Coordinator) -> Step:
+        """Let the coordinator read to an end; return its step after that."""
+        assert self.step(coordinator).act is Act.FETCH_END
+        coordinator.note_end(Offset(len(self.records)))
+        return self.step(coordinator)
 
     def run(self, coordinator: Coordinator | None = None) -> list[StateRecord]:
         """Do what the coordinator asks for until it waits; return what it decided."""
@@ -306,7 +317,7 @@ def test_a_silent_member_is_evicted_after_its_lease_and_a_look_at_a_fresh_end(to
 def test_a_report_behind_which_the_coordinator_lagged_saves_the_member(topic: Topic) -> None:
     join(topic, A)
     topic.now = 30.0  # the coordinator slept; the member did not
-    assert topic.coordinator.next_step(topic.now).act is Act.FETCH_END
+    assert topic.step().act is Act.FETCH_END
     topic.put(beat(A))
     topic.coordinator.note_end(Offset(len(topic.records)))
     assert topic.coordinator.next_step(topic.now) == Step(Act.WAIT)
@@ -338,7 +349,7 @@ def test_decisions_behind_a_newer_claim_do_not_count(topic: Topic) -> None:
     topic.put(report(A, R1, 1))
     late = topic.step()
     second = topic.new_coordinator("c2")
-    topic.put(*topic.step(second).records)
+    topic.put(*topic.step_to_claim(second).records)
     topic.put(*late.records)
     assert topic.view().watermark(R1) == 0
     assert topic.step().act is Act.STEP_DOWN
@@ -357,8 +368,9 @@ def test_what_the_log_did_not_take_is_decided_again_under_another_number(topic: 
 
 
 def test_a_claim_the_log_did_not_take_is_sent_again() -> None:
-    coordinator = Topic().coordinator
-    assert coordinator.next_step(0.0).act is Act.CLAIM
+    topic = Topic()
+    coordinator = topic.coordinator
+    assert topic.step_to_claim(coordinator).act is Act.CLAIM
     assert coordinator.next_step(0.0).act is Act.WAIT
     coordinator.withdraw()
     assert coordinator.next_step(0.0).act is Act.CLAIM
@@ -405,6 +417,7 @@ def test_what_means_nothing_any_more_is_cleaned_away(topic: Topic) -> None:
     assert sorted(key.split("/")[0] for key in live) == [
         "admit",
         "claim",
+        "coordinator",
         "evict",
         "member",
         "report",
@@ -505,7 +518,7 @@ def test_the_highest_mark_of_the_feed_is_in_force_whoever_wrote_it() -> None:
         view.take(record.key, record.value, Offset(offset))
     assert view.feed.seqs() == {R1: 5, R2: 1}
     assert view.feed.place == FeedPlace(2, Offset(9), 4)
-    assert view.superseded == [marks[0].key, marks[2].key, "feed/1"]
+    assert list(view.superseded or ()) == [marks[0].key, "feed/1"]
 
 
 def test_the_mark_of_an_unbound_repository_is_removed() -> None:
@@ -523,3 +536,82 @@ def test_what_has_become_visible_is_told_once(topic: Topic) -> None:
     topic.run()
     assert topic.coordinator.view.take_shown() == {R1: 2}
     assert topic.coordinator.view.take_shown() == {}
+
+
+# -- who may claim
+
+
+def test_a_coordinator_on_another_host_stands_by_while_there_are_signs_of_life(topic: Topic) -> None:
+    second = topic.new_coordinator("life", host="d")
+    assert topic.step_to_claim(second).act is Act.WAIT
+    for now in range(1, 50):
+        topic.now = float(now)
+        assert topic.step().act is Act.WAIT
+        assert topic.step(second).act is Act.WAIT
+    assert len([key for key, _ in topic.records if key.startswith("coordinator/")]) == 17
+
+
+def test_after_a_silent_lease_and_a_look_at_a_fresh_end_it_claims(topic: Topic) -> None:
+    second = topic.new_coordinator("life", host="d")
+    topic.step_to_claim(second)
+    topic.now = 9.0
+    assert topic.step(second).act is Act.WAIT
+    topic.now = 10.0
+    assert topic.step_to_claim(second).act is Act.CLAIM
+
+
+def test_a_sign_behind_which_it_lagged_keeps_it_standing_by(topic: Topic) -> None:
+    second = topic.new_coordinator("life", host="d")
+    topic.step_to_claim(second)
+    topic.now = 30.0  # it slept; the other did not
+    assert second.next_step(topic.now).act is Act.FETCH_END
+    topic.step()
+    second.note_end(Offset(len(topic.records)))
+    assert second.next_step(topic.now).act is Act.WAIT
+    assert topic.step(second).act is Act.WAIT
+
+
+def test_where_the_holder_leaves_it_claims_at_once(topic: Topic) -> None:
+    second = topic.new_coordinator("life", host="d")
+    topic.step_to_claim(second)
+    farewell = topic.coordinator.farewell()
+    assert farewell is not None
+    topic.put(farewell)
+    assert topic.step(second).act is Act.CLAIM
+    assert second.farewell() is None
+
+
+def test_a_process_that_its_host_starts_again_claims_at_once(topic: Topic) -> None:
+    assert topic.step_to_claim(topic.new_coordinator("life")).act is Act.CLAIM
+
+
+def test_of_two_processes_on_one_host_the_second_takes_over_once(topic: Topic) -> None:
+    second = topic.new_coordinator("c2")
+    topic.run(second)
+    assert topic.step().act is Act.STEP_DOWN
+    again = topic.new_coordinator("c3", heritage=Heritage(frozenset({"c1"}), is_first=False))
+    assert topic.step_to_claim(again).act is Act.WAIT
+    topic.now = 10.0
+    topic.step(second)
+    assert topic.step(again).act is Act.WAIT
+
+
+def test_a_later_life_of_a_process_takes_its_own_claim_up_again_at_once(topic: Topic) -> None:
+    heritage = Heritage(frozenset({"c1"}), is_first=False)
+    assert topic.step_to_claim(topic.new_coordinator("c2", heritage=heritage)).act is Act.CLAIM
+
+
+def test_one_that_stood_by_evicts_who_was_silent_all_the_time_as_soon_as_it_has_claimed(topic: Topic) -> None:
+    join(topic, A)
+    second = topic.new_coordinator("life", host="d")
+    topic.step_to_claim(second)
+    topic.now = 10.0
+    assert [type(r) for r in topic.run(second)] == [Claim, Evict]
+
+
+def test_signs_that_nobody_needs_are_cleaned_away(topic: Topic) -> None:
+    topic.now = 3.0
+    topic.run()
+    topic.run(topic.new_coordinator("c2"))
+    live = [key for key, value in dict(topic.records).items() if value is not None]
+    assert len([key for key in live if key.startswith("coordinator/")]) == 1

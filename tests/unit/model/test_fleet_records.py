@@ -10,6 +10,7 @@ from hgfleet.model.fleet_records import (
     Claim,
     Evict,
     Heartbeat,
+    LifeSign,
     Member,
     Recount,
     Report,
@@ -36,6 +37,7 @@ RECORDS: list[StateRecord] = [
     Admit(TICKET, MEMBER),
     Evict(TICKET, MEMBER),
     Recount(TICKET, MEMBER, R1, 2),
+    LifeSign(Offset(7), HostName("one"), 1.5, is_leaving=True),
     FeedMark(4, R1, Seq(5)),
     FeedPlace(4, Offset(9), 3, 2, 1.5),
 ]
@@ -100,6 +102,7 @@ def test_keys_name_members_in_tombstones_too() -> None:
         None,
         None,
         *[MEMBER] * 3,
+        None,
         None,
         None,
     ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from hgfleet.model.feed_marks import FeedPlace
 from hgfleet.model.fleet import FleetView
 from hgfleet.model.fleet_records import (
     Admit,
     Claim,
     Heartbeat,
+    LifeSign,
     Member,
     Report,
     Stage,
@@ -16,6 +18,7 @@ from hgfleet.model.fleet_records import (
 )
 from hgfleet.model.ids import HostName, Offset, RepoId, Seq
 from hgfleet.replication.fleet_status import describe_fleet
+from hgfleet.runtime import clock
 
 ONE, TWO = Member(HostName("one"), 1), Member(HostName("two"), 4)
 A, B = RepoId("a" * 32), RepoId("b" * 32)
@@ -65,3 +68,15 @@ def test_a_parked_copy_is_named_with_its_reason_and_delays_nobody() -> None:
     status = describe_fleet(view)
     assert status["lag"] == []
     assert status["parked"] == [{"host": "two", "repository": A, "reason": "state.differs: x"}]
+
+
+def test_who_decides_and_how_far_the_feed_is() -> None:
+    assert describe_fleet(_view())["coordinator"] is None
+    assert describe_fleet(_view())["feed"] is None
+    sign = LifeSign(Offset(0), HostName("p"), clock.now() - 3)
+    told = describe_fleet(_view(sign, FeedPlace(2, Offset(9), 4, 3, clock.now() - 20)))
+    assert told["coordinator"]["host"] == "p"
+    assert 3 <= told["coordinator"]["silent_seconds"] < 13
+    assert (told["feed"]["turn"], told["feed"]["behind"]) == (2, 3)
+    assert 20 <= told["feed"]["behind_seconds"] < 30
+    assert describe_fleet(_view(FeedPlace(2, Offset(9), 4)))["feed"]["behind_seconds"] == 0
