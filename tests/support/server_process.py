@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.support.waiting import wait_until
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 STOP_SECONDS = 20.0
 _CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close()"
 

@@ -8,7 +8,7 @@ Does not: use transactions, choose partitions, or judge what the cluster could t
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -51,10 +51,11 @@ class _Delivery:
 class Appender:
     """One process's producer; several threads may append at once."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, on_lost_connection: Callable[[KafkaError], None]) -> None:
         self._settings = settings
+        self._on_lost_connection = on_lost_connection
         self._lock = threading.Lock()
-        self._producer = Producer(settings.producer())
+        self._producer = self._make_producer()
         self._is_closing = False
         self._thread = threading.Thread(target=self._collect, name="kafka-answers", daemon=True)
         self._thread.start()
@@ -109,7 +110,10 @@ class Appender:
             return
         with self._lock:
             if self._producer is producer:
-                self._producer = Producer(self._settings.producer())
+                self._producer = self._make_producer()
+
+    def _make_producer(self) -> Producer:
+        return Producer({**self._settings.producer(), "error_cb": self._on_lost_connection})
 
     def _collect(self) -> None:
         while not self._is_closing:

@@ -8,7 +8,8 @@ it are in sync *and* live.
     find_obstacle()    for a session that is about to ask for data: a fresh look, some ms where all is well
     known_obstacle()   for an append: what the last look found, never waiting
 
-Promises: an answer of find_obstacle() rests on a look that began at most FRESH_SECONDS before it was asked;
+Promises: an answer of find_obstacle() rests on a look that began at most FRESH_SECONDS before it was asked,
+and not before a connection was lost;
 nothing is asked while nobody wants to know, except once in a while whether the topics are the same.
 Does not: promise that an append succeeds: brokers may be lost between the look and the record.
 """
@@ -29,7 +30,7 @@ from hgfleet.model.ids import Partition
 from hgfleet.model.message import Topic
 from hgfleet.runtime import clock
 
-FRESH_SECONDS = 1.0
+FRESH_SECONDS = 0.5
 ASK_SECONDS = 2.0  # for what the cluster says of itself, and again for each broker's own answer:
 LOOK_SECONDS = 2 * ASK_SECONDS  # one that has not answered by then is taken for lost
 GRACE_SECONDS = 0.5
@@ -74,6 +75,7 @@ class Health:
         self._admin = AdminClient(settings.admin())
         self._changed = threading.Condition()
         self._look = Look(float("-inf"))
+        self._lost_at = float("-inf")
         self._asked_at = clock.monotonic()  # the first look is slow; nobody waits for this one
         self._same_at = clock.monotonic()
         self._unanswered: dict[Place, str] = {}
@@ -87,7 +89,7 @@ class Health:
         asked_at = self._wake()
         deadline = asked_at + LOOK_SECONDS + GRACE_SECONDS
         with self._changed:
-            while self._look.began_at < asked_at - FRESH_SECONDS and not self._is_closing:
+            while self._look.began_at < max(asked_at - FRESH_SECONDS, self._lost_at) and not self._is_closing:
                 left = deadline - clock.monotonic()
                 if left <= 0:
                     return NO_ANSWER
@@ -104,6 +106,11 @@ class Health:
         with self._changed:
             is_old = clock.monotonic() - self._look.began_at > 2 * LOOK_SECONDS
             return self.replaced or ("" if is_old else self._look.obstacle(place))
+
+    def note_lost_connection(self, error: KafkaError) -> None:
+        """Forget the last look: a handle of ours lost a broker. Called in that handle's thread."""
+        with self._changed:
+            self._lost_at = clock.monotonic()
 
     def note_answer(self, places: Iterable[Place], *, is_answered: bool) -> None:
         """Take an append's outcome: where one was not answered, the next would not be either."""

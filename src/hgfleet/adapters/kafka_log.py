@@ -46,10 +46,10 @@ class KafkaLog:
         }
         self._newest: dict[Place, Offset] = {}  # behind the newest record that we know of
         self._newest_lock = threading.Lock()
-        self._appender = Appender(settings)
-        self._reader = Reader(settings)
-        self._tail = Tail(settings)
         self._health = Health(settings, min_isr, topic_ids)
+        self._appender = Appender(settings, self._health.note_lost_connection)
+        self._reader = Reader(settings)
+        self._tail = Tail(settings, self._health.note_lost_connection)
 
     def partitions(self, topic: Topic) -> int:
         """Return how many partitions the topic has; fixed when the log was made."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -28,8 +28,10 @@ from hgfleet.model.message import Topic
 from hgfleet.ports.replication_log import Record
 from hgfleet.runtime import clock
 
-ASK_SECONDS = 5.0
-READ_SECONDS = 10.0
+ASK_SECONDS = 8.0  # a lost leader is replaced within these
+TRY_SECONDS = 2.0
+PAUSE_SECONDS = 0.1
+READ_SECONDS = 8.0
 POLL_SECONDS = 0.5
 FAR_BYTES = 1 << 30
 SETTINGS: ClientConfig = {"enable.partition.eof": True, "fetch.wait.max.ms": 5}
@@ -49,13 +51,26 @@ class Reader:
     def ends(self, place: Place) -> tuple[Offset, Offset]:
         """Return the offsets of the first record kept and of the next one to come. Raises TransientError."""
         partition = TopicPartition(self._settings.topic(place[0]), place[1])
-        try:
-            ends = self._asking.get_watermark_offsets(partition, timeout=ASK_SECONDS, cached=False)
-        except KafkaException as error:
-            raise kafka_errors.unreadable(kafka_errors.as_kafka_error(error)) from error
+        deadline = clock.monotonic() + ASK_SECONDS
+        while True:
+            try:
+                return self._ask_ends(partition)
+            except KafkaException as error:
+                if clock.monotonic() > deadline:
+                    raise kafka_errors.unreadable(kafka_errors.as_kafka_error(error)) from error
+                self._learn_leaders(partition.topic)
+
+    def _ask_ends(self, partition: TopicPartition) -> tuple[Offset, Offset]:
+        ends = self._asking.get_watermark_offsets(partition, timeout=TRY_SECONDS, cached=False)
         if ends is None:
-            raise TransientError("log.unreachable", "Kafka does not answer", topic=partition.topic)
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
         return Offset(ends[0]), Offset(ends[1])
+
+    def _learn_leaders(self, topic: str) -> None:
+        """Have a handle that rests look who leads now: by itself it would not for half a minute."""
+        clock.sleep(PAUSE_SECONDS)
+        with suppress(KafkaException):
+            self._asking.list_topics(topic, timeout=TRY_SECONDS)
 
     def read(self, place: Place, offset: Offset, max_bytes: int) -> list[Record]:
         """Return records from `offset` on, as the port says."""

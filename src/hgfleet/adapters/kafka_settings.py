@@ -81,7 +81,7 @@ class KafkaSettings:
             "reconnect.backoff.max.ms": 1000,
             "socket.keepalive.enable": True,
             "socket.nagle.disable": True,
-            "topic.metadata.refresh.interval.ms": 30_000,
+            "topic.metadata.refresh.interval.ms": 10_000,
             "allow.auto.create.topics": False,
             "client.id": "hgfleet",
             **self.client,

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from hgfleet.adapters import kafka_errors
 from hgfleet.adapters.kafka_reader import to_record
@@ -68,8 +68,9 @@ class _Place:
 class Tail:
     """Follows what is waited for; the thread and its handle begin with the first wait()."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, on_lost_connection: Callable[[KafkaError], None]) -> None:
         self._settings = settings
+        self._on_lost_connection = on_lost_connection
         self._changed = threading.Condition()
         self._places: dict[Place, _Place] = {}
         self._place_by_name: dict[tuple[str, int], Place] = {}
@@ -136,7 +137,7 @@ class Tail:
     # ---- the thread
 
     def _run(self) -> None:
-        handle = Consumer(self._settings.reader())
+        handle = Consumer({**self._settings.reader(), "error_cb": self._on_lost_connection})
         try:
             while not self._is_closing:
                 with suppress(KafkaException):  # the library goes on trying by itself

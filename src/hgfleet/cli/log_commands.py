@@ -1,4 +1,4 @@
-"""`hgfleet log`: look at the replication log, and give it back what it has lost.
+"""`hgfleet log`: make and look at the replication log, and give it back what it has lost.
 
 Promises: reading never changes anything, and `adopt` reports unless it is told to act; a message that
 cannot be read is shown as such, not skipped.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -20,17 +21,19 @@ from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.cli.adopt_process import run_adopt
 from hgfleet.cli.adoption import Lost, find_lost
 from hgfleet.cli.feed_rows import describe_feed_record, follow_feed, format_feed_row
-from hgfleet.cli.fleet import Fleet, fleet_options
+from hgfleet.cli.fleet import Fleet, Place, fleet_options, place_options
+from hgfleet.cli.kafka_topics import create_kafka_topics, describe_difference
 from hgfleet.cli.output import json_option, print_json, print_table
 from hgfleet.cli.process_command import process_command
-from hgfleet.errors import PoisonError, TransientError
+from hgfleet.config.load import load_config
+from hgfleet.errors import ConfigError, PoisonError, TransientError
 from hgfleet.model.ids import CATALOGUE, RepoId, Seq, parse_repo_path
 from hgfleet.model.message import Message, Topic, decode_message
 
 
 @click.group("log")
 def log_group() -> None:
-    """Look at the replication log, and give it back what it has lost."""
+    """Make and look at the replication log, and give it back what it has lost."""
 
 
 @log_group.command("show")
@@ -81,6 +84,31 @@ def tail_log(path: str | None, topic: str, fleet: Fleet, *, as_json: bool) -> No
                 elif wanted in (None, event.repository):
                     for row in _advance(agent, event, seq_by_repository):
                         click.echo(form(row))
+
+
+@log_group.command("create")
+@place_options
+@json_option
+def create_log(place: Place, *, as_json: bool) -> None:
+    """Make the topics that Kafka lacks, and say how existing ones differ from what they should be.
+
+    What exists is never changed; run again it makes nothing. An embedded log is made by the first start.
+    """
+    config = load_config(place.config_path)
+    created, differences = create_kafka_topics(config)
+    if as_json:
+        print_json({"created": created, "differences": [asdict(difference) for difference in differences]})
+    else:
+        for name in created:
+            click.echo(f"made {name}")
+        if not created:
+            click.echo("every topic is there")
+        for difference in differences:
+            click.echo(f"{describe_difference(difference)}; to mend it: {difference.mend}")
+    if differences:
+        raise ConfigError(
+            "log.differs", "topics of the log are not as they should be", topics=len(differences)
+        )
 
 
 @log_group.command("adopt")

@@ -57,7 +57,7 @@ class KafkaSection(Section):
     retention_seconds: Duration = setting(
         "7d", "how long pushdata and pushdataaggregator keep their records", key="retention"
     )
-    max_message_bytes: Size = setting("1MiB", "largest record that the topics take", key="max_message")
+    max_message_bytes: Size = setting("9MiB", "largest record that the topics take", key="max_message")
     append_timeout_seconds: Duration = setting(
         "8s", "a record that is not acknowledged by then is in doubt", key="append_timeout"
     )
