@@ -6,6 +6,7 @@ import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -171,3 +172,58 @@ def test_a_process_that_dies_is_started_again(fleet: HostFleet) -> None:
 
     fleet.wait_replaced(before)
     fleet.wait_serving("hg3")
+
+
+def test_a_drained_mirror_refuses_reads_over_a_restart_until_it_is_resumed(work: Work) -> None:
+    fleet = work.fleet
+    assert fleet.cli_on("hg3", "mirror", "drain", "hg4").ok().out.startswith("hg4 is drained")
+    try:
+        assert not fleet.is_serving("hg4")
+        assert work.client.run("identify", fleet.mirror_url("hg4", work.path)).status != 0
+        work.commit("one")
+        assert "visible on all 1 mirror" in work.push().ok().text
+        fleet.stop_role("hg4", "mirror")
+        fleet.run_role("hg4", "mirror")
+        fleet.wait(lambda: mirror_row(fleet, "hg4")["stage"] == "drained", "hg4 is drained as before")
+        assert not fleet.is_serving("hg4")
+    finally:
+        fleet.cli("mirror", "resume", "hg4").ok()
+    fleet.wait_serving("hg4")
+    assert work.tip_on("hg4") == work.tip
+    assert mirror_row(fleet, "hg4")["waits_for"] == ""
+
+
+def mirror_row(fleet: HostFleet, name: str) -> dict[str, Any]:
+    [row] = [row for row in fleet.cli_json("mirror", "list") if row["host"] == name]
+    found: dict[str, Any] = row
+    return found
+
+
+def test_the_last_mirror_is_drained_only_when_that_is_said_twice(fleet: HostFleet) -> None:
+    fleet.cli("mirror", "drain", "hg4").ok()
+    try:
+        refused = fleet.cli("mirror", "drain", "hg3")
+        unknown = fleet.cli("mirror", "drain", "hg1")
+    finally:
+        fleet.cli("mirror", "resume", "hg4").ok()
+
+    assert refused.status == 1
+    assert "hg3 was not drained: no mirror would be left in service" in refused.err
+    assert fleet.is_serving("hg3")
+    assert unknown.err == "hgfleet: no such mirror (name=hg1); there are hg3, hg4\n"
+
+
+def test_the_other_hosts_coordinator_takes_over_when_one_is_killed(work: Work) -> None:
+    work.commit("one")
+    work.push().ok()
+    work.fleet.kill_role("hg1", "coordinator")
+    try:
+        work.commit("two")
+        work.push().ok()
+        work.fleet.wait(
+            lambda: all(work.tip_on(mirror) == work.tip for mirror in ("hg3", "hg4")),
+            "the push is shown on every mirror",
+            40.0,
+        )
+    finally:
+        work.fleet.run_role("hg1", "coordinator")

@@ -50,6 +50,7 @@ from hgfleet.model.message import (
 )
 from hgfleet.model.settings import RepoSettings, parse_repo_settings
 from hgfleet.model.state import Fingerprint, parse_fingerprint
+from hgfleet.model.wishes import Wish
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 NUMBERS = st.integers(0, MAX_NUMBER)
@@ -201,7 +202,8 @@ def test_any_json_is_settings_or_poison(fields: dict[str, Any], other: Any) -> N
         assert code == "settings.damaged" or parse_repo_settings(values).to_json() == values
 
 
-MEMBERS = st.builds(Member, st.sampled_from(["a", "m-1.x", "z9"]).map(HostName), st.integers(0, 10**17))
+HOSTS = st.sampled_from(["a", "m-1.x", "z9"]).map(HostName)
+MEMBERS = st.builds(Member, HOSTS, st.integers(0, 10**17))
 TICKETS = st.builds(Ticket, st.integers(0, 10**17).map(Offset), st.integers(0, 10**17))
 RECORDS: st.SearchStrategy[StateRecord] = st.one_of(
     st.builds(Heartbeat, MEMBERS, st.sampled_from(Stage), TEXT, NUMBERS),
@@ -212,6 +214,7 @@ RECORDS: st.SearchStrategy[StateRecord] = st.one_of(
     st.builds(Evict, TICKETS, MEMBERS),
     st.builds(Recount, TICKETS, MEMBERS, REPOSITORIES, NUMBERS),
     st.builds(LifeSign, NUMBERS, st.just(HostName("c")), st.floats(0, 1e12), st.booleans()),
+    st.builds(Wish, HOSTS, st.booleans(), st.text()),
     st.builds(FeedMark, st.integers(0, 10**17), REPOSITORIES, NUMBERS, st.booleans()),
     st.builds(FeedPlace, st.integers(0, 10**17), NUMBERS, NUMBERS, NUMBERS, st.floats(0, 1e12)),
 )

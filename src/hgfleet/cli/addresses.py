@@ -70,12 +70,19 @@ def mirror_addresses(config: FleetConfig) -> list[MirrorAddress]:
     if config.hosts:
         mirrors = hosts_with(config, "mirror")
         return [MirrorAddress(host.name, host.address, host.https_port, host.address) for host in mirrors]
-    names = [HostName(f"mirror{number}") for number in range(1, config.mirrors.count + 1)]
+    names = mirror_names(config)
     if not has_proxy(config):
         return [MirrorAddress(names[0], config.http.bind, config.http.https_port)]
     return [
         MirrorAddress(name, LOOPBACK, port) for name, port in zip(names, config.mirrors.ports, strict=True)
     ]
+
+
+def mirror_names(config: FleetConfig) -> list[HostName]:
+    """Return the mirrors' names, in order."""
+    if config.hosts:
+        return [host.name for host in hosts_with(config, "mirror")]
+    return [HostName(f"mirror{number}") for number in range(1, config.mirrors.count + 1)]
 
 
 def reachable(bind: str) -> str:

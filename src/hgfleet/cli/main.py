@@ -26,6 +26,7 @@ _DEFAULT_DIRECTORY = "hgfleet-data"
 COMMANDS = {
     "config": "hgfleet.cli.config_commands:config_group",
     "log": "hgfleet.cli.log_commands:log_group",
+    "mirror": "hgfleet.cli.mirror_commands:mirror_group",
     "render": "hgfleet.cli.render_commands:render_group",
     "repo": "hgfleet.cli.repo_commands:repo_group",
     "run": "hgfleet.cli.run_command:run_command",

@@ -35,6 +35,7 @@ from hgfleet.model.fleet_records import (
     parse_report_key,
 )
 from hgfleet.model.ids import HostName, Offset, RepoId, Seq
+from hgfleet.model.wishes import Wish
 
 NOTHING = Seq(0)
 NO_CLAIM = Offset(-1)
@@ -118,6 +119,7 @@ class FleetView:
         self._eviction_keys: dict[HostName, str] = {}
         self._admission_keys: dict[Member, str] = {}
         self._rows: dict[RepoId, _Row] = {}
+        self._wishes: dict[HostName, Wish] = {}
         self._due: dict[Member, dict[RepoId, Seq]] = {}  # what a counted member must expose before it serves
         self._behind: dict[Member, set[RepoId]] = {}  # per member that asks to be admitted
         self._movable: dict[RepoId, Seq] = {}
@@ -138,10 +140,8 @@ class FleetView:
                 self._take_sign(None)
             case LifeSign():
                 self._take_sign(record)
-            case Heartbeat():
-                self._take_heartbeat(record)
-            case Report():
-                self._take_report(record)
+            case Heartbeat() | Report() | Wish():
+                self._take_word(record)
             case FeedMark() | FeedPlace():
                 self._take_feed(record)
             case _ if record.ticket.claim == self.claim:
@@ -160,6 +160,15 @@ class FleetView:
     def _take_feed(self, record: FeedMark | FeedPlace) -> None:
         for key in self.feed.take(record):
             self._supersede(key)
+
+    def _take_word(self, record: Heartbeat | Report | Wish) -> None:
+        match record:
+            case Heartbeat():
+                self._take_heartbeat(record)
+            case Report():
+                self._take_report(record)
+            case Wish():
+                self._wishes[record.host] = record
 
     def _take_decision(self, record: Decision) -> None:
         match record:
@@ -383,6 +392,18 @@ class FleetView:
         """Yield every report in force, for status pages."""
         for row in self._rows.values():
             yield from row.reports.values()
+
+    def wish(self, host: HostName) -> Wish | None:
+        """Return what an operator wants of a mirror, None if nobody ever said so."""
+        return self._wishes.get(host)
+
+    def newest_member(self, host: HostName) -> Member | None:
+        """Return the incarnation of a host that was heard last, None when there is none."""
+        return max((m for m in self._heartbeats if m.host == host), default=None)
+
+    def behind(self, member: Member) -> int:
+        """Return in how many repositories a member that asks to be admitted is below the watermark."""
+        return len(self._behind.get(member, ()))
 
     def next_incarnation(self, host: HostName) -> int:
         """Return an incarnation that no record of the host names; ask after reading to an end."""

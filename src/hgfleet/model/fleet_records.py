@@ -11,6 +11,7 @@ incarnation, or a coordinator's claim and the number of its decision.
     admit/<claim>/<number>/<host>/<incarnation>
     evict/<claim>/<number>/<host>/<incarnation>
     recount/<claim>/<number>/<host>/<incarnation>/<repository>
+    wish/<host>                                      an operator's: the host shall stand aside, or serve again
 
 Promises: parse_record(key of r, value of r) == r; a record of an unknown or damaged form is None, as the
 topic may carry what a newer release writes, and a decision that nobody can read is no decision.
@@ -19,7 +20,7 @@ Does not: say which decisions count (model.fleet).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -27,6 +28,7 @@ from typing import Any
 from hgfleet.errors import RejectedError
 from hgfleet.model.feed_marks import FeedMark, FeedPlace, parse_feed_record, parse_natural, parse_number
 from hgfleet.model.ids import HostName, Offset, RepoId, Seq, parse_host_name, parse_repo_id
+from hgfleet.model.wishes import Wish, parse_wish
 
 Value = Mapping[str, Any]
 
@@ -220,7 +222,7 @@ class Recount:
 
 
 Decision = Watermark | Admit | Evict | Recount
-StateRecord = Heartbeat | Report | Claim | LifeSign | FeedMark | FeedPlace | Decision
+StateRecord = Heartbeat | Report | Claim | LifeSign | FeedMark | FeedPlace | Decision | Wish
 
 
 def parse_record(key: str, value: Any) -> StateRecord | None:
@@ -229,9 +231,17 @@ def parse_record(key: str, value: Any) -> StateRecord | None:
         return None
     try:
         words = key.split("/")
-        return _parse_word(words, value) or _parse_decision(words, value) or parse_feed_record(words, value)
+        if words[0] in _PARSERS:
+            return _PARSERS[words[0]](words, value)
+        return _parse_word(words, value) or _parse_decision(words, value)
     except (RejectedError, ValueError):
         return None
+
+
+_PARSERS: dict[str, Callable[[list[str], Value], StateRecord | None]] = {
+    "feed": parse_feed_record,
+    "wish": parse_wish,
+}
 
 
 def parse_member_key(key: str) -> Member | None:

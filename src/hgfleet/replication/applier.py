@@ -284,7 +284,7 @@ class Applier:
             _log.warning("applier.not-written", reason=str(error))
 
     def _step(self, now: float) -> None:
-        if not self._options.is_member:
+        if not self._options.is_member or self._is_drained(now):
             return
         membership = self._member.membership
         if membership is None or membership.is_over(self._state.view, now):
@@ -299,6 +299,15 @@ class Applier:
             if membership.may_answer(self._state.view, copy.repository, copy.exposed):
                 self._work.unpark(copy)
         self._member.beat(now)
+
+    def _is_drained(self, now: float) -> bool:
+        """Stand aside for as long as an operator wants that; return whether one does."""
+        wish = self._state.view.wish(self._options.host)
+        if wish is None or not wish.is_drained:
+            return False
+        if self._member.stand_aside(now):
+            _log.info("applier.drained", identity=wish.identity)
+        return True
 
     def _may_join(self) -> bool:
         """Whether this host is where the log was when it connected: before, it would only be waited for."""

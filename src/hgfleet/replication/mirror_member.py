@@ -34,6 +34,7 @@ class MirrorMember:
         self._release = ""
         self._next_beat_at = 0.0
         self._incarnation = 0
+        self._stage: Stage | None = None  # as the web workers are told
         self.membership: Membership | None = None
 
     def restart(self, release: str) -> None:
@@ -79,6 +80,14 @@ class MirrorMember:
             self.membership.drain()
             self._say()
 
+    def stand_aside(self, now: float) -> bool:
+        """Drain because an operator wants it, and stay so; return whether that is new."""
+        is_new = self._stage is not Stage.DRAINING
+        if is_new:
+            self.drain()
+        self.rest(now)
+        return is_new
+
     def rest(self, now: float) -> None:
         """Have nothing to say for a while: this incarnation is over, the next one can't begin yet."""
         self._next_beat_at = now + self._stale_seconds / BEATS_PER_LEASE
@@ -117,3 +126,4 @@ class MirrorMember:
 
     def _write(self, stage: Stage, lease_ends_at: float) -> None:
         write_serving(self._file, stage, self._incarnation, lease_ends_at)
+        self._stage = stage

@@ -23,6 +23,7 @@ from hgfleet.model.fleet_records import (
     parse_report_key,
 )
 from hgfleet.model.ids import HostName, Offset, Seq
+from hgfleet.model.wishes import Wish
 from tests.support.messages import R1
 
 MEMBER = Member(HostName("mirror-1"), 3)
@@ -40,6 +41,7 @@ RECORDS: list[StateRecord] = [
     LifeSign(Offset(7), HostName("one"), 1.5, is_leaving=True),
     FeedMark(4, R1, Seq(5)),
     FeedPlace(4, Offset(9), 3, 2, 1.5),
+    Wish(HostName("one"), is_drained=True, identity="host:two"),
 ]
 
 
@@ -88,6 +90,10 @@ def test_every_writer_has_keys_of_its_own() -> None:
         ("evict/1/1/one/" + "9" * 30, {}),
         ("evict/1/1/one/", {}),
         ("evict/1/1/one/²", {}),
+        ("wish/one", {"is_drained": 1, "identity": ""}),
+        ("wish/one", {"is_drained": True, "identity": None}),
+        ("wish/one/1", {"is_drained": True, "identity": ""}),
+        ("wish/ONE", {"is_drained": True, "identity": ""}),
         ("else/1", {}),
         ("claim/one/a", []),
     ],
@@ -102,9 +108,7 @@ def test_keys_name_members_in_tombstones_too() -> None:
         None,
         None,
         *[MEMBER] * 3,
-        None,
-        None,
-        None,
+        *[None] * 4,
     ]
     assert parse_report_key(Report(MEMBER, R1).key) == (MEMBER, R1)
     assert parse_report_key("report/one/1/x") is None

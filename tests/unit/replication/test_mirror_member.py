@@ -115,3 +115,25 @@ def test_an_abandoned_incarnation_says_nothing_more(seat: Seat) -> None:
     seat.member.beat(10.0)
     assert seat.reports.is_idle
     assert seat.member.join(FleetView(), 11.0).incarnation == 2
+
+
+def test_a_mirror_that_stands_aside_refuses_says_so_once_and_never_beats_again(seat: Seat) -> None:
+    seat.member.join(FleetView(), 0.0)
+
+    assert seat.member.stand_aside(1.0)
+    assert seat.serving.stage is Stage.DRAINING
+    seat.member.acknowledge(seat.published(1.0), 1.0)
+
+    assert not seat.member.stand_aside(2.0)
+    assert seat.serving.stage is Stage.DRAINING
+
+
+def test_a_restarted_mirror_that_shall_stand_aside_is_no_last_resort(tmp_path: Path) -> None:
+    write_serving(tmp_path / "serving.json", Stage.SERVING, 3, 1e12)
+    seat = Seat(tmp_path)
+    seat.member.restart("1.0")
+
+    assert seat.member.stand_aside(0.0)
+
+    assert seat.serving.stage is Stage.DRAINING
+    assert seat.reports.is_idle, "it has not joined, so there is nobody to tell"
