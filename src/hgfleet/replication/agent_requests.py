@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -212,10 +212,17 @@ class Requests:
         entries = self._view.find(repository, after_seq, max_bytes) if after_seq < last_seq else []
         if after_seq < last_seq and (not entries or entries[0].seq != after_seq + 1):
             raise RejectedError("log.overrun", "the log does not reach back so far", status=410)
-        topic = Topic.CATALOGUE if repository == CATALOGUE else Topic.PUSHDATA
-        wires = await self._in_pool(read_entries, self._options.log, topic, entries)
+        wires = await self._wires(Topic.CATALOGUE if repository == CATALOGUE else Topic.PUSHDATA, entries)
         messages = [_message_fields(entry, wire) for entry, wire in zip(entries, wires, strict=True)]
         return {"messages": messages, "last_seq": last_seq}, b"".join(wires)
+
+    async def _wires(self, topic: Topic, entries: Sequence[IndexEntry]) -> list[bytes]:
+        """Return the bytes of one repository's messages."""
+        place = topic, entries[0].partition if entries else Partition(0)
+        recent = self._view.recent.at(place, [entry.offset for entry in entries])
+        if recent is not None:
+            return recent
+        return await self._in_pool(read_entries, self._options.log, topic, entries)
 
     # ---- the catalogue
 

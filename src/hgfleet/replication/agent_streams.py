@@ -90,7 +90,7 @@ class _Follower:
 
 
 class StateStreams:
-    """Sends the state topic to whoever follows it, read from the log for each."""
+    """Sends the state topic to whoever follows it, what is older from the log."""
 
     def __init__(self, view: AgentView, log: ReplicationLog, pool: ThreadPoolExecutor) -> None:
         self._view = view
@@ -125,7 +125,11 @@ class StateStreams:
             await send(_records_event(records))
         return offset
 
-    async def _read(self, offset: Offset) -> list[Record]:
+    async def _read(self, offset: Offset) -> Sequence[Record]:
+        """Return what there is from an offset on: from memory if it has just been folded."""
+        records = self._view.recent.since(STATE_PLACE, offset)
+        if records is not None:
+            return records
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._log.read, *STATE_PLACE, offset, READ_BYTES)
 

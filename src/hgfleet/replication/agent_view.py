@@ -27,6 +27,7 @@ from hgfleet.model.message import Message, Topic, decode_message
 from hgfleet.model.settlement import Appends, Settled
 from hgfleet.ports.replication_log import Record
 from hgfleet.replication.agent_log_io import Place
+from hgfleet.replication.agent_recent import RecentRecords
 from hgfleet.runtime import clock
 
 CATALOGUE_PLACE: Place = (Topic.CATALOGUE, Partition(0))
@@ -71,6 +72,7 @@ class AgentView:
         }
         self.appends = {place: Appends() for place in [CATALOGUE_PLACE, *map(pushdata, self.readers)]}
         self.listeners = Listeners()
+        self.recent = RecentRecords()
         self.state_offset = Offset(0)
         self.feed_offset = feed_offset
         self._lost = index.lost()
@@ -152,6 +154,7 @@ class AgentView:
 
     def take(self, place: Place, records: Sequence[Record]) -> None:
         """Fold records of one place."""
+        self.recent.note(place, records)
         topic, partition = place
         if topic is Topic.STATE:
             self._take_state(records)
