@@ -65,10 +65,11 @@ class CopyTransaction(transaction.transaction):
         release(self, False)
 
     def _writeundo(self) -> None:
-        """Rename the journal away: the commit point of this host."""
-        for vfs, name in self._journal_files:
-            with contextlib.suppress(FileNotFoundError):
-                vfs.rename(name, name.replace(b"journal", b"undo", 1))
+        """Remove the journal: the commit point of this host.
+
+        Mercurial renames it, which makes the file system write out what nobody will read.
+        """
+        self._opener.unlink(self._journal)
 
 
 class FleetTransaction(CopyTransaction):
@@ -204,6 +205,9 @@ def _make_class(base: Any) -> type:  # noqa: C901  # one class; each method is s
                 tr.__class__ = CopyTransaction
                 return tr
             return begin(self.unfiltered(), super().transaction, desc)
+
+        def _writejournal(self, desc: bytes) -> None:
+            """Leave out `journal.desc`, which only a rollback reads."""
 
         def hook(self, name: bytes, throw: bool = False, **args: Any) -> Any:
             if binding.of(self).is_applying:
