@@ -23,6 +23,7 @@ from hgfleet.hgext import (
     copies,
     creation,
     exposed,
+    file_list,
     markers,
     options,
     push_errors,
@@ -77,6 +78,7 @@ def reposetup(ui: Any, repo: Any) -> None:
     unfiltered = repo.unfiltered()
     unfiltered.hgfleet = binding.make(chosen, Path(unfiltered.root.decode()))
     unfiltered.__class__ = transactions.repository_class(unfiltered.__class__)
+    file_list.append_to(unfiltered)
     _configure(unfiltered)
 
 
