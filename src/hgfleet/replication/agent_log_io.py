@@ -57,6 +57,7 @@ class LogIo:
         self._has_news = True
         self._is_working = False
         self._is_stopping = False
+        self._turns = 0  # of the thread that reads
         self._undelivered = threading.Semaphore(MAX_UNDELIVERED)
         self._threads = [
             threading.Thread(target=self._run, args=(self._work,), name="log-io", daemon=True),
@@ -173,26 +174,31 @@ class LogIo:
                 self._has_news = False
             self._has_news |= has_more
             self._is_working = False
+            self._turns += 1
             self._condition.notify_all()
 
     # ---- the thread that waits for what others append
 
     def _watch(self) -> None:
         while not self._is_stopping:
+            turns = self._turns
             try:
                 has_news = self._log.wait(dict(self._positions), WAIT_SECONDS)
             except FleetError as error:
                 self._note_failure(error)
                 continue
             if has_news:
-                self._ask_to_read()
+                self._ask_to_read(turns)
 
-    def _ask_to_read(self) -> None:
+    def _ask_to_read(self, turns: int) -> None:
         """Ask the other thread to read everything on and wait until it has.
 
-        While that one is at work the news is most likely our own append: let it finish and look again.
+        While that one is at work, or has been since `turns`, the news is most likely our own append: let it
+        finish and look again.
         """
         with self._condition:
+            if self._turns != turns:
+                return
             if self._is_working:
                 self._condition.wait_for(lambda: not self._is_working or self._is_stopping)
                 return
