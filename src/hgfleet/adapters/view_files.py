@@ -1,8 +1,8 @@
 """The files by which a copy's applied states become what its readers see.
 
 Beside a repository's store lies one view per applied seq that may still be exposed,
-`hgfleet-views/<seq>.json` with hard links of the files that are replaced as a whole. `hgfleet-exposed` is the
-content of the view in force.
+`hgfleet-views/<seq>.json` with hard links of the files that are replaced as a whole. Exposed, it becomes
+`hgfleet-exposed`, the view in force: the same file, renamed, as every file made costs more than the rest.
 
 Promises: every step is one rename or one link, so a crash between any two leaves the old view or the new one
 in force, never a mixture, and repeating the call completes it. What is exposed never goes backwards. A view
@@ -13,11 +13,10 @@ Does not: know how Mercurial stores anything (hgext.views) or decide when to exp
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from hgfleet.errors import InvariantError, TransientError
+from hgfleet.errors import TransientError
 from hgfleet.model.ids import Seq
 from hgfleet.model.view import View, format_view, parse_view
 
@@ -27,16 +26,37 @@ _LOAD_ATTEMPTS = 20  # each lost attempt needs one more exposure *and* a prune i
 
 
 def write_view(hg_directory: Path, view: View) -> None:
-    """Make the view of an applied seq available to `expose`; the files that it names are already there."""
-    _replace(hg_directory / VIEWS / f"{view.seq}.json", format_view(view))
+    """Make the view of an applied seq available to `expose`; the files that it names are already there.
+
+    Nobody looks for it before it is whole, so it needs no other name first.
+    """
+    path = hg_directory / VIEWS / f"{view.seq}.json"
+    try:
+        path.write_bytes(format_view(view))
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def read_view(hg_directory: Path, seq: Seq) -> View | None:
-    """Return the view of an applied seq; None if it was not made, is pruned, or lost part in a power cut."""
+    """Return the view of a seq that can be put in force.
+
+    None if it was not made, is in force already, is pruned, or lost part in a power cut.
+    """
     view = _read(hg_directory / VIEWS / f"{seq}.json")
-    names = (view.phaseroots, view.bookmarks) if view is not None else ()
-    is_whole = all((hg_directory / VIEWS / name).exists() for name in names)
-    return view if is_whole else None
+    return view if view is not None and _is_whole(hg_directory, view) else None
+
+
+def is_viewed(hg_directory: Path, seq: Seq) -> bool:
+    """Whether the view of a seq is in force or can be put in force."""
+    if read_view(hg_directory, seq) is not None:
+        return True
+    exposed = read_exposed(hg_directory)
+    return exposed is not None and exposed.seq == seq and _is_whole(hg_directory, exposed)
+
+
+def _is_whole(hg_directory: Path, view: View) -> bool:
+    return all((hg_directory / VIEWS / name).exists() for name in (view.phaseroots, view.bookmarks) if name)
 
 
 def read_exposed(hg_directory: Path) -> View | None:
@@ -53,37 +73,41 @@ def _read(path: Path) -> View | None:
     return parse_view(data) if data else None
 
 
-def expose(hg_directory: Path, seq: Seq) -> Seq:
+def expose(hg_directory: Path, seq: Seq) -> Seq | None:
     """Put the view of `seq` in force and return the exposed seq, which is higher if a later one already was.
 
-    Raises InvariantError `view.missing` when that seq has no view: the apply side ensures one.
+    None when there is no view of that seq; the apply side makes one.
     """
     current = read_exposed(hg_directory)
     if current is not None and current.seq >= seq:
         return current.seq
-    view = read_view(hg_directory, seq)
-    if view is None:
-        raise InvariantError("view.missing", "no view of this seq", seq=seq, directory=str(hg_directory))
-    _replace(hg_directory / EXPOSED, format_view(view))
+    if read_view(hg_directory, seq) is None:
+        return None
+    (hg_directory / VIEWS / f"{seq}.json").replace(hg_directory / EXPOSED)
     return seq
 
 
 def prune(hg_directory: Path, below: Seq) -> int:
-    """Remove the views under `below` except the one in force; return how many went."""
+    """Remove the views under `below` except the one in force, and what they named; return how many went."""
     current = read_exposed(hg_directory)
-    kept = {current.seq} if current is not None else set()
-    old = {seq for seq in view_seqs(hg_directory) if seq < below} - kept
-    for path in list((hg_directory / VIEWS).iterdir()) if old else []:
-        if _seq_of(path.name) in old:
+    kept = current.seq if current is not None else 0
+    old = [path for path in _files(hg_directory) if 0 < _seq_of(path.name) < below]
+    gone = {_seq_of(path.name): path for path in old if _seq_of(path.name) != kept}
+    for path in old:
+        if _seq_of(path.name) in gone:
             path.unlink(missing_ok=True)
-    return len(old)
+    return len(gone)
 
 
 def view_seqs(hg_directory: Path) -> list[Seq]:
-    """Return the seqs that can be exposed, lowest first."""
+    """Return the seqs that can be put in force, lowest first."""
+    names = [path.name for path in _files(hg_directory) if path.suffix == ".json"]
+    return sorted(seq for seq in map(_seq_of, names) if seq)
+
+
+def _files(hg_directory: Path) -> list[Path]:
     with contextlib.suppress(FileNotFoundError):
-        names = [path.name for path in (hg_directory / VIEWS).iterdir() if path.suffix == ".json"]
-        return sorted(seq for seq in map(_seq_of, names) if seq)
+        return list((hg_directory / VIEWS).iterdir())
     return []
 
 
@@ -111,9 +135,3 @@ def load_exposed(hg_directory: Path) -> tuple[View, bytes | None, bytes | None] 
 def _contents(hg_directory: Path, view: View) -> Iterator[bytes | None]:
     for name in (view.phaseroots, view.bookmarks):
         yield (hg_directory / VIEWS / name).read_bytes() if name else None
-
-
-def _replace(path: Path, data: bytes) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_bytes(data)
-    scratch.replace(path)

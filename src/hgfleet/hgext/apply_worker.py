@@ -119,6 +119,7 @@ class ApplyWorker:
                 _keep_view,
                 is_each_alone=bool(header["snapshot_each"]),
             )
+            copy.viewed = state
         return {
             "applied_seq": state.seq,
             "digest": state.digest,
@@ -186,8 +187,9 @@ class ApplyWorker:
         state = copy.state
         if state is None:
             raise PoisonError("seqfile.missing", "the repository has lost its seq file")
-        is_viewed = view_files.read_view(Path(os.fsdecode(repo.path)), state.seq) is not None
+        is_viewed = copy.viewed == state or view_files.is_viewed(Path(os.fsdecode(repo.path)), state.seq)
         if is_viewed and not repo.svfs.exists(b"journal"):
+            copy.viewed = state
             return
         with _locked(repo):
             journal.recover_abandoned(repo)

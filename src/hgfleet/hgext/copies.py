@@ -23,6 +23,7 @@ class Copy:
         """Note where it is; `ui` is hgext.local_ui's or a session's."""
         self.ui = ui
         self.directory = generations.repository_directory(directory).resolve()
+        self.viewed: SeqState | None = None  # the last state whose view this process made or saw
         self._repo: Any = None
 
     @property
@@ -51,7 +52,7 @@ class Copy:
 
     def forget(self) -> None:
         """Drop the repository object."""
-        self._repo = None
+        self._repo = self.viewed = None
 
 
 def open_repository(ui: Any, root: str | Path) -> Any:

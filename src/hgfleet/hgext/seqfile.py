@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,9 @@ def read(root: str | Path) -> SeqState | None:
     return parse(data)
 
 
+@lru_cache(maxsize=256)
 def parse(data: bytes) -> SeqState:
-    """Parse the file's bytes."""
+    """Parse the file's bytes; the same ones are read several times around each change."""
     try:
         return _parse_fields(json.loads(data))
     except (ValueError, TypeError, KeyError, RejectedError) as error:

@@ -58,8 +58,12 @@ def make_view(repo: Any, seq: Seq, fingerprint: Fingerprint, settings: RepoSetti
 def _keep(hg_directory: Path, source: str, name: str) -> str:
     """Link a file beside the view and return the link's name, "" if there is no such file."""
     kept = hg_directory / view_files.VIEWS / name
-    kept.unlink(missing_ok=True)  # left by a crash before the view itself was written
     with contextlib.suppress(FileNotFoundError):
-        os.link(hg_directory / source, kept)
+        try:
+            os.link(hg_directory / source, kept)
+        except FileExistsError:  # left by a crash before the view itself was written
+            kept.unlink()
+            os.link(hg_directory / source, kept)
         return name
+    kept.unlink(missing_ok=True)
     return ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from hgfleet.errors import PoisonError
@@ -40,14 +40,16 @@ class Fingerprint:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form that the message body and the seq file carry."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+_EXAMPLE = Fingerprint().to_json()
 
 
 def parse_fingerprint(fields: Any) -> Fingerprint:
     """Check the JSON form; raise PoisonError `fingerprint.damaged`."""
-    expected = Fingerprint().to_json()
-    is_fit = isinstance(fields, dict) and fields.keys() == expected.keys()
-    if not is_fit or not all(_is_like(fields[name], value) for name, value in expected.items()):
+    is_fit = isinstance(fields, dict) and fields.keys() == _EXAMPLE.keys()
+    if not is_fit or not all(_is_like(fields[name], value) for name, value in _EXAMPLE.items()):
         raise PoisonError("fingerprint.damaged", "damaged state fingerprint")
     return Fingerprint(**fields)
 

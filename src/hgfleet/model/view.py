@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from hgfleet.errors import InvariantError, PoisonError
@@ -33,7 +33,7 @@ class View:
 
 def format_view(view: View) -> bytes:
     """Return the JSON form, one line."""
-    fields = asdict(view) | {"settings": view.settings.to_json()}
+    fields = {name: getattr(view, name) for name in view.__slots__} | {"settings": view.settings.to_json()}
     return json.dumps(fields, sort_keys=True).encode() + b"\n"
 
 

@@ -27,12 +27,11 @@ def exposed_seq(directory: Path) -> Seq:
 def expose_up_to(directory: Path, wanted: Seq) -> Seq:
     """Expose the highest view up to `wanted` and return the seq that is exposed then."""
     where = hg_directory(directory)
-    if view_files.read_view(where, wanted) is not None:
-        return view_files.expose(where, wanted)
-    fitting = [seq for seq in view_files.view_seqs(where) if seq <= wanted]
-    if not fitting:
-        return exposed_seq(directory)
-    return view_files.expose(where, fitting[-1])
+    exposed = view_files.expose(where, wanted)
+    if exposed is None:
+        fitting = [seq for seq in view_files.view_seqs(where) if seq < wanted]
+        exposed = view_files.expose(where, fitting[-1]) if fitting else None
+    return exposed_seq(directory) if exposed is None else exposed
 
 
 def prune_views(directory: Path, below: Seq) -> int:

@@ -59,7 +59,7 @@ def _look_at_absent(repository: RepoId, directory: Path) -> Copy:
 
 
 def _is_settled(where: Path, applied: Seq) -> bool:
-    return not (where / "store" / "journal").exists() and view_files.read_view(where, applied) is not None
+    return not (where / "store" / "journal").exists() and view_files.is_viewed(where, applied)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -151,7 +151,7 @@ class MirrorWork:
         if outcome.count:
             seconds = round(outcome.seconds, 4)
             names = {"repository": copy.repository, "seq": copy.applied}
-            _log.info("applier.applied", **names, messages=outcome.count, seconds=seconds)
+            _log.debug("applier.applied", **names, messages=outcome.count, seconds=seconds)
         if copy.cure is Cure.RETRY and (copy.applied >= copy.last or copy.is_held):
             self._begin_return(copy)
 

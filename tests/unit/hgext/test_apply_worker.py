@@ -93,6 +93,7 @@ def test_inspecting_tells_where_a_copy_stands_and_makes_the_view_that_a_crash_le
     }
     asked.apply(0)
     (asked.hg_directory / "hgfleet-views" / "4.json").unlink()
+    asked.ask("forget")
     found = asked.ask("inspect")
     assert (found["seq"], found["digest"]) == (4, asked.fleet.state.digest)
     assert asked.views() == [1, 2, 3, 4]
