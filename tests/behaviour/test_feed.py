@@ -86,7 +86,7 @@ def test_tail_prints_what_enters_as_lines_and_as_json(
             tail.communicate(timeout=20)
     assert re.search(rf"turn +\d+  {repository} seq \d+  push  .* push \d+ by ", text)
     row = json.loads(value)
-    assert (row["path"], row["kind"], row["verdict"]) == (repository, "push", "counts")
+    assert (row["path"], row["kind"], row["is_gap"]) == (repository, "push", False)
 
 
 @pytest.mark.parametrize("point", ["feed-before-append", "feed-after-append"])

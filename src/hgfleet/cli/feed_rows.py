@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from hgfleet.adapters.agent_answers import FeedItem, FeedItems, FeedRestart
 from hgfleet.adapters.agent_client import LogAgentClient
+from hgfleet.adapters.feed_stream import FeedStream
 from hgfleet.errors import PoisonError
-from hgfleet.model.feed import FeedReader, FeedVerdict
 from hgfleet.model.feed_records import FeedEntry, Opening, decode_feed_record
 from hgfleet.model.ids import parse_repo_path
 
@@ -31,27 +30,11 @@ def describe_feed_record(wire: bytes, at: float) -> Row:
 def follow_feed(agent: LogAgentClient, path: str | None) -> Iterator[Row]:
     """Yield what enters the feed from now on, of the repository at a path or of all; never ends by itself."""
     wanted = parse_repo_path(path) if path else None
-    reader = FeedReader()
-    with agent.feed_follow() as events:
-        for event in events:
-            if isinstance(event, FeedRestart):
-                reader.restart(event.offset)
-            elif isinstance(event, FeedItems):
-                for item in event.items:
-                    yield from _rows(reader, item, wanted)
-
-
-def _rows(reader: FeedReader, item: FeedItem, wanted: str | None) -> Iterator[Row]:
-    row = describe_feed_record(item.wire, item.at) | {"offset": item.offset}
-    try:
-        record = decode_feed_record(item.wire)
-    except PoisonError:
-        reader.take_unreadable(item.next_offset)
-        yield row
-        return
-    verdict = reader.take(record, item.next_offset)
-    if isinstance(record, FeedEntry) and verdict is not FeedVerdict.IGNORED and wanted in {None, record.path}:
-        yield row | {"verdict": verdict.value}
+    with FeedStream(agent) as entries:
+        for counted in entries:
+            if wanted in {None, counted.entry.path}:
+                row = _describe(counted.entry, counted.entered_at)
+                yield row | {"offset": counted.offset, "is_gap": counted.is_gap}
 
 
 def format_feed_row(row: Row) -> str:
@@ -64,7 +47,7 @@ def format_feed_row(row: Row) -> str:
     else:
         what = f"catalogue seq {row['seq']}"
     detail = _detail(row["body"])
-    gap = "  (entries before it are missing)" if row.get("verdict") == FeedVerdict.GAP.value else ""
+    gap = "  (entries before it are missing)" if row.get("is_gap") else ""
     return f"{turn}  {what}  {row['kind']}  {row['identity']}{detail}{gap}"
 
 
@@ -80,7 +63,6 @@ def _detail(body: Row) -> str:
 def _describe(record: Opening | FeedEntry, at: float) -> Row:
     if isinstance(record, Opening):
         return {"kind": "opening", **asdict(record)}
-    fields = asdict(record) | {"entered_at": at}
-    return {name: value for name, value in fields.items() if name != "position"} | {
-        "message_position": {"offset": record.position.offset, "epoch": record.position.epoch}
-    }
+    fields = {n: value for n, value in asdict(record).items() if n not in {"partition", "position"}}
+    position = {"partition": record.partition, **asdict(record.position)}
+    return fields | {"entered_at": at, "message_position": position}

@@ -27,10 +27,11 @@ class FeedPosition:
 
     offset: Offset
     turn: int
-    number: int  # or UNKNOWN
+    number: int  # or one of the following
 
 
-UNKNOWN = -1
+UNKNOWN = -1  # the first entry is taken as it comes
+MISSING = -2  # entries before it may be missing
 FEED_START = FeedPosition(Offset(0), 0, UNKNOWN)
 
 
@@ -61,10 +62,11 @@ class FeedReader:
         self.position = replace(self.position, offset=next_offset)
         if record.turn < turn or (is_opening and record.turn == turn):
             return FeedVerdict.IGNORED
+        is_missing = number == MISSING
         if isinstance(record, Opening):
-            self.position = FeedPosition(next_offset, record.turn, 0)
+            self.position = FeedPosition(next_offset, record.turn, MISSING if is_missing else 0)
             return FeedVerdict.OPENED
-        last = number if record.turn == turn else UNKNOWN  # the opening may have been cut
+        last = number if record.turn == turn or is_missing else UNKNOWN  # its opening was not read
         if record.number <= last:
             return FeedVerdict.IGNORED
         self.position = FeedPosition(next_offset, record.turn, record.number)
@@ -77,9 +79,9 @@ class FeedReader:
     def restart(self, offset: Offset) -> None:
         """Go on where the feed begins now: what lay before was removed, or it is another topic.
 
-        The turn stays: a writer that lost its feed opens a higher one all the same.
+        The next entry is a GAP. The turn stays: a writer that lost its feed opens a higher one all the same.
         """
-        self.position = FeedPosition(offset, self.position.turn, UNKNOWN)
+        self.position = FeedPosition(offset, self.position.turn, MISSING)
 
     def _take_entry(self, entry: FeedEntry, *, is_next: bool) -> FeedVerdict:
         last = self.seqs.get(entry.repository)

@@ -197,7 +197,7 @@ class Feeder:
     def send(self, entries: Sequence[FeedEntry], now: float) -> list[FeedEntry]:
         """Return the entries as they are to be appended next, numbered under this life's turn."""
         self._note_sent(entries, now)
-        first = self.reader.position.number + 1
+        first = max(self.reader.position.number, 0) + 1
         return [
             replace(entry, turn=self._turn or 0, number=first + index) for index, entry in enumerate(entries)
         ]

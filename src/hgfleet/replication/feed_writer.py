@@ -194,7 +194,7 @@ class _Life:
         self._client = client
         self._events = events
         self._faults = faults
-        self._partition_by_repository: dict[RepoId, Partition] = {}
+        self._partition_by_repository = {bound.repository: bound.partition for bound in client.paths()[0]}
         self._mark_at = 0.0
         self._stalled_at = 0.0
         self._marked: FeedPlace | None = None
@@ -219,7 +219,11 @@ class _Life:
         if not self.has_opened or self.is_over:
             return  # a turn's keys are its own writer's
         place = FeedPlace(
-            position.turn, position.offset, position.number, feeder.behind(), feeder.behind_since() or 0.0
+            position.turn,
+            position.offset,
+            max(position.number, 0),
+            feeder.behind(),
+            feeder.behind_since() or 0.0,
         )
         if place == self._marked:
             return
@@ -317,6 +321,7 @@ class _Life:
             _log.error("feed.unreadable-message", repository=wanted.repository, reason=str(error))
 
     def _partition(self, repository: RepoId) -> Partition:
+        """Return where a repository's messages are; one that was bound after this life began is asked for."""
         if repository == CATALOGUE:
             return Partition(0)
         if repository not in self._partition_by_repository:

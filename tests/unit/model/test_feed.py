@@ -3,7 +3,7 @@
 import pytest
 
 from hgfleet.errors import PoisonError
-from hgfleet.model.feed import FEED_START, UNKNOWN, FeedPosition, FeedReader, FeedVerdict
+from hgfleet.model.feed import FEED_START, MISSING, FeedPosition, FeedReader, FeedVerdict
 from hgfleet.model.feed_records import FeedEntry, FeedRecord, Opening, decode_feed_record, encode_feed_record
 from hgfleet.model.ids import CATALOGUE, Offset, RepoId, Seq
 from tests.support.messages import R1, R2
@@ -66,11 +66,12 @@ def test_a_reader_whose_turns_opening_was_cut_takes_the_turn_from_its_entries() 
     assert verdicts(reader, entry(4, 7, 2), entry(3, 9, 3)) == [FeedVerdict.COUNTS, FeedVerdict.IGNORED]
 
 
-def test_a_feed_that_begins_again_elsewhere_keeps_the_turn() -> None:
+def test_a_feed_that_begins_again_elsewhere_keeps_the_turn_and_may_lack_something() -> None:
     reader = FeedReader(FeedPosition(Offset(5), 3, 3))
     reader.restart(Offset(0))
-    assert reader.position == FeedPosition(Offset(0), 3, UNKNOWN)
-    assert verdicts(reader, opening(1), opening(4)) == [FeedVerdict.IGNORED, FeedVerdict.OPENED]
+    assert reader.position == FeedPosition(Offset(0), 3, MISSING)
+    told = verdicts(reader, opening(1), opening(4), entry(4, 1, 7), entry(4, 2, 8))
+    assert told == [FeedVerdict.IGNORED, FeedVerdict.OPENED, FeedVerdict.GAP, FeedVerdict.COUNTS]
 
 
 def test_an_unbound_repository_is_forgotten() -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from hgfleet.adapters.agent_answers import FeedEnd, FeedEvent, FeedItem, FeedItems, FeedRestart
 from hgfleet.adapters.agent_client import EventStream, LogAgentClient
-from hgfleet.errors import RejectedError, TransientError
-from hgfleet.model.feed import FeedReader, FeedVerdict
+from hgfleet.adapters.feed_stream import CountedEntry, FeedStream
+from hgfleet.errors import PoisonError, RejectedError, TransientError
+from hgfleet.model.feed import FEED_START, FeedReader, FeedVerdict
 from hgfleet.model.feed_records import OVERRUN, FeedEntry, Opening, decode_feed_record, encode_feed_record
 from hgfleet.model.fleet import FleetView
 from hgfleet.model.ids import CATALOGUE, HostName, Offset, Partition, RepoId, Seq
@@ -21,6 +22,7 @@ from hgfleet.replication.feed_writer import FeedOptions, FeedStart
 from tests.support.agents import (
     AgentPlace,
     ThreadedAgent,
+    agent_process,
     create_repository,
     push,
     running_agent,
@@ -313,3 +315,64 @@ def test_a_log_that_is_away_for_a_while_delays_the_feed_only(
         assert entries(client, repository) == [1, 2]
         log.is_unreachable = False
         wait_entries(client, repository, 4)
+
+
+def test_a_restart_of_the_agent_loses_and_repeats_nothing(place: AgentPlace) -> None:
+    with agent_process(place) as agent, place.client() as client:
+        repository = create_repository(client)
+        for number in range(3):
+            push(client, repository, str(number))
+        with writing(place) as coordinator:
+            coordinator.put({repository: 2, CATALOGUE: catalogue_seq(client)})
+            wait_entries(client, repository, 2)
+            agent.restart()
+            coordinator.put({repository: 4})
+            wait_entries(client, repository, 4)
+
+
+# ---- its readers
+
+
+def test_a_reader_goes_on_behind_the_entry_that_it_is_done_with(
+    client: LogAgentClient, place: AgentPlace, repository: RepoId
+) -> None:
+    with writing(place) as coordinator, FeedStream(client) as live:
+        coordinator.put({repository: 4, CATALOGUE: catalogue_seq(client)})
+        wait_entries(client, repository, 4)
+        seen: list[CountedEntry] = []
+        while len(seen) < 6:
+            seen += live.next_entries(10)
+    assert [each.entry.kind for each in seen] == ["epoch", "bind", "created", "push", "push", "push"]
+    assert not any(each.is_gap for each in seen)
+    for place_in_it, counted_entry in enumerate(seen):
+        with FeedStream(client, counted_entry.position) as stream:
+            rest: list[CountedEntry] = []
+            while len(rest) < len(seen) - place_in_it - 1:
+                rest += stream.next_entries(10)
+        assert rest == seen[place_in_it + 1 :]
+
+
+def test_a_reader_whose_place_was_cut_away_hears_of_a_gap(
+    client: LogAgentClient, place: AgentPlace, repository: RepoId
+) -> None:
+    with writing(place) as coordinator:
+        coordinator.put({repository: 4, CATALOGUE: catalogue_seq(client)})
+        wait_entries(client, repository, 4)
+    with FeedStream(client, FEED_START) as stream:
+        while not (first := stream.next_entries(10)):
+            pass
+    with closing(place.open_log()) as log:
+        log.drop_before(Topic.FEED, Partition(0), Offset(4))
+    with FeedStream(client, first[0].position) as stream:
+        while not (rest := stream.next_entries(10)):
+            pass
+    assert (rest[0].offset, [each.is_gap for each in rest][:2]) == (4, [True, False])
+
+
+def test_a_reader_does_not_pass_over_what_only_a_newer_release_can_read(
+    client: LogAgentClient, log: FaultyLog
+) -> None:
+    log.append([NewRecord(Topic.FEED, Partition(0), wire) for wire in (b"junk", b"hgfleet-feed/2\n{}")])
+    with FeedStream(client, FEED_START) as stream, pytest.raises(PoisonError) as caught:
+        stream.next_entries(10)
+    assert caught.value.code == "feed.too-new"
