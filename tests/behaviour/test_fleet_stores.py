@@ -12,7 +12,7 @@ import pytest
 from hgfleet.adapters.ssh_key_files import ensure_key_pair
 from tests.behaviour.conftest import LONG_LEASE
 from tests.support.fleet import Fleet
-from tests.support.invariants import check_repository
+from tests.support.invariants import check_repository, get_json
 from tests.support.repositories import WorkingCopy
 from tests.support.s3_server import S3Server
 from tests.support.server_process import can_connect
@@ -28,6 +28,7 @@ class Site:
 
     fleet: Fleet
     slapd: Slapd
+    s3: S3Server
     bucket: Path
     keys: Path
 
@@ -52,7 +53,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> Itera
         config = LONG_LEASE + slapd.config_text() + s3_server.config_text(bucket, prefix="payloads/")
         fleet = Fleet(directory / "fleet", config=config)
         try:
-            yield Site(fleet.start(), slapd, s3_server.data / bucket, directory / "keys")
+            yield Site(fleet.start(), slapd, s3_server, s3_server.data / bucket, directory / "keys")
         finally:
             fleet.close()
 
@@ -90,6 +91,57 @@ def test_a_large_push_by_an_ldap_account_goes_through_s3_and_says_so(
     status, text = site.push(work, repository)
     assert status == 0, text
     assert "uploading" not in text
+
+
+def test_without_the_blob_store_only_large_pushes_wait(site: Site, repository: str, tmp_path: Path) -> None:
+    fleet = site.fleet
+    fleet.create(repository)
+    work = WorkingCopy.init(fleet.client(), tmp_path / "work")
+    site.s3.stop()
+    try:
+        large_change(work, "refused")
+        status, text = site.push(work, repository)
+        assert status != 0
+        assert "the blob store cannot be reached" in text
+        assert "nothing was changed" in text
+        other = WorkingCopy.init(fleet.client(), tmp_path / "other")
+        other.commit("small")
+        status, text = site.push(other, repository)
+        assert status == 0, text
+    finally:
+        site.s3.start()
+    status, text = site.push(work, repository)
+    assert status == 0, text
+    check_repository(fleet, repository)
+
+
+def test_a_mirror_that_cannot_fetch_a_blob_waits_and_parks_nothing(
+    site: Site, repository: str, tmp_path: Path
+) -> None:
+    fleet = site.fleet
+    large, small = fleet.create(f"{repository}-large"), fleet.create(f"{repository}-small")
+    work = WorkingCopy.init(fleet.client(), tmp_path / "work")
+    with fleet.paused("applier", "mirror1"):
+        node = large_change(work, "large")
+        assert site.push(work, large)[0] == 0
+        site.s3.stop()
+    try:
+        other = WorkingCopy.init(fleet.client(), tmp_path / "other")
+        other.commit("small")
+        assert site.push(other, small)[0] == 0
+        fleet.wait(lambda: shown(fleet, small) == 1, "the other repository goes on")
+        assert shown(fleet, large) == 0
+        assert not fleet.cli_json("status")["parked"]
+    finally:
+        site.s3.start()
+    fleet.wait(lambda: shown(fleet, large) == 1, "the mirror has fetched the blob")
+    clone = WorkingCopy.clone(fleet.client(), fleet.https_url(large), tmp_path / "clone")
+    assert clone.node("tip") == node
+
+
+def shown(fleet: Fleet, repository: str) -> int:
+    """Return how many pushes the mirror shows."""
+    return len(get_json(fleet, fleet.https_url(f"{repository}/json-pushes")))
 
 
 def test_log_ins_over_an_outage_of_ldap(site: Site, repository: str, tmp_path: Path) -> None:

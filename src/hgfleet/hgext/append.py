@@ -24,7 +24,7 @@ from hgfleet.hgext.binding import Binding
 from hgfleet.hgext.capture import Change
 from hgfleet.hgext.identity import Identity
 from hgfleet.hgext.pushlog import Push
-from hgfleet.hgext.refusals import NotConfirmedAbort, nothing_changed, reason_of
+from hgfleet.hgext.refusals import NotConfirmedAbort, hint_of, nothing_changed, reason_of
 from hgfleet.hgext.seqfile import SeqState
 from hgfleet.hgext.spool import Spool
 from hgfleet.model.ids import Epoch, PushId
@@ -120,7 +120,7 @@ def _prepare(
     except OSError as exc:
         raise nothing_changed(f"the change could not be written down: {exc.strerror or exc}") from exc
     except FleetError as exc:
-        raise nothing_changed(reason_of(exc), exc.hint) from exc
+        raise nothing_changed(reason_of(exc), hint_of(exc)) from exc
     who = identity.current(repo.ui, bound.options.host)
     rows = _rows(repo, tr, change, who)
     after = fingerprint.take(repo, steps.pushes_after(repo, tr) + len(rows), tr)
@@ -182,4 +182,4 @@ def _hand_over(bound: Binding, request: AppendRequest) -> AcceptedMessage:
     except (InDoubtError, KeyboardInterrupt, OSError) as exc:
         raise NotConfirmedAbort(NOT_CONFIRMED.encode()) from exc
     except FleetError as exc:
-        raise nothing_changed(reason_of(exc), exc.hint) from exc
+        raise nothing_changed(reason_of(exc), hint_of(exc)) from exc

@@ -15,6 +15,7 @@ from typing import Any
 from mercurial import wireprotoserver, wireprototypes, wireprotov1server
 
 from hgfleet.errors import FleetError
+from hgfleet.hgext.refusals import cut_texts_of_errors
 from hgfleet.model.client_line import client_line
 
 
@@ -68,6 +69,7 @@ def guard_commands(check: Check, after_write: AfterWrite) -> None:
     batch = wireprotov1server.commands[b"batch"]
     batch.func = _plain_batch(batch.func)
     wireprotoserver._sshv1respondooberror = _respond_out_of_band
+    cut_texts_of_errors()
 
 
 def _respond_out_of_band(fout: Any, ferr: Any, message: bytes) -> None:

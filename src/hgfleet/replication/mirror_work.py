@@ -33,7 +33,11 @@ REBUILD_NAME = "rebuild"
 RETRY_SECONDS = (0.1, 30.0)  # after what may pass by itself: first and longest pause
 CURE_SECONDS = (0.5, 1800.0)  # before a parked copy is tried again
 MAX_ATTEMPTS = 6  # in a row, for what may pass by itself; then the copy is parked, for others wait for it
+MAX_FETCHES = 20  # the same for a blob that cannot be fetched now: some six minutes
 _AGENT_LOST = "local."  # says nothing about the copy
+# Nor do these: what is shown stays true, and refusing it would make the store's outage one of all readers.
+# But others wait for this copy, and it may be this host alone that cannot reach the store.
+_STORE_LOST = ("blob.unavailable", "blob.forbidden", "blob.no-bucket")
 _log = structlog.get_logger()
 
 CopyTask = ApplyTask | InspectTask | AdoptTask
@@ -96,7 +100,8 @@ class MirrorWork:
         copy.parked, copy.is_returning, copy.rebuilt = reason, False, None
         self._returning.discard(copy.repository)
         copy.failures += 1
-        self._copies.delay(copy, now + _pause(CURE_SECONDS, copy.failures))
+        bounds = RETRY_SECONDS if reason.startswith(_STORE_LOST) else CURE_SECONDS
+        self._copies.delay(copy, now + _pause(bounds, copy.failures))
 
     def unpark(self, copy: Copy) -> None:
         """Answer reads of a copy again. Raises TransientError when that can't be written."""
@@ -182,7 +187,8 @@ class MirrorWork:
     def _take_failed(self, copy: Copy, outcome: Failed, now: float) -> None:
         if outcome.applied is not None and not _is_rebuild(outcome.task):
             copy.applied = max(copy.applied, outcome.applied)
-        is_stuck = copy.failures + 1 >= MAX_ATTEMPTS and not outcome.reason.startswith(_AGENT_LOST)
+        attempts = MAX_FETCHES if outcome.reason.startswith(_STORE_LOST) else MAX_ATTEMPTS
+        is_stuck = copy.failures + 1 >= attempts and not outcome.reason.startswith(_AGENT_LOST)
         if outcome.is_poison or is_stuck:
             copy.is_checked = True  # what it lacks is known now
             self.park(copy, outcome.reason, now)

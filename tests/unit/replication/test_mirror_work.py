@@ -156,6 +156,22 @@ def test_what_may_pass_is_tried_again_and_parked_only_when_it_goes_on(desk: Desk
     assert A in desk.catalogue.parked()
 
 
+def test_a_store_that_cannot_be_reached_parks_only_after_minutes_and_not_for_long(desk: Desk) -> None:
+    unreachable = "blob.unavailable: the blob store cannot be reached"
+    while not desk.catalogue.parked():
+        while (task := desk.next()) is None:
+            desk.now += 0.1
+        desk.failed(task, unreachable, is_poison=False)
+    parked_at = desk.now
+    assert 300 < parked_at < 600
+    while (task := desk.next()) is None:
+        desk.now += 1
+    assert desk.now - parked_at <= 31
+    assert isinstance(task, ApplyTask)
+    desk.applied(task, 10)
+    assert desk.work.returning() == [desk.copy]
+
+
 def test_a_lost_agent_parks_nothing_however_long_it_is_away(desk: Desk) -> None:
     for _ in range(3 * MAX_ATTEMPTS):
         while (task := desk.next()) is None:
