@@ -197,6 +197,24 @@ def test_an_empty_password_never_becomes_an_anonymous_login(
     unreachable(open_directory(slapd, password_file=tmp_path / "password"))
 
 
+def test_a_changed_password_is_taken_from_its_file(
+    server: Slapd, open_directory: Open, tmp_path: Path
+) -> None:
+    password_file = tmp_path / "password"
+    password_file.write_text("bindpw\n")
+    directory = open_directory(server, password_file=password_file)
+    assert directory.account(ALICE) is not None
+    server.change(f"dn: {BIND_DN}\nchangetype: modify\nreplace: userPassword\nuserPassword: another\n")
+    password_file.write_text("another\n")
+    server.stop()
+    server.start()
+    assert directory.account(ALICE) is not None
+    password_file.unlink()
+    server.stop()
+    server.start()
+    assert directory.account(ALICE) is not None
+
+
 # ---- the date of the last use
 
 

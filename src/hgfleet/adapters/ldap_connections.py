@@ -166,7 +166,7 @@ class LdapConnections:
             # A new one each time: it would remember for minutes that an address did not answer.
             _make_server(options.servers[number], self._tls, options),
             user=options.bind_dn or None,
-            password=self._password or None,
+            password=self._current_password() or None,
             authentication=ldap3.SIMPLE if options.bind_dn else ldap3.ANONYMOUS,
             receive_timeout=math.ceil(options.search_timeout_seconds),  # ldap3 packs it as a whole number
             auto_referrals=False,
@@ -182,6 +182,12 @@ class LdapConnections:
             _close(connection)
             raise
         return connection
+
+    def _current_password(self) -> str:
+        """Read the password again: it may have been changed; while its file cannot be read it has not."""
+        with suppress(ConfigError):
+            self._password = _read_password(self._options.password_file)
+        return self._password
 
     def _no_such_base(self, error: LDAPException) -> TransientError:
         """Say that a base is missing or may not be read: that tells nothing about any account."""

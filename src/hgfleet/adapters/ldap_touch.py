@@ -11,7 +11,6 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 
 from hgfleet.errors import FleetError
@@ -50,9 +49,11 @@ class LastUse:
             self._turn_day()
             if name in self._done or clock.monotonic() < self._paused_until:
                 return
-            self._done.add(name)
-            with suppress(queue.Full):
+            try:
                 self._queue.put_nowait(name)
+            except queue.Full:
+                return
+            self._done.add(name)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="last-use", daemon=True)
                 self._thread.start()
