@@ -144,6 +144,10 @@ class LogAgentClient:
         """Return the agent's state for people and metrics."""
         return self._ask(lambda frame: frame.header, "status")
 
+    def lag(self) -> dict[str, Any]:
+        """Return how far hosts are behind, per partition and per repository, for people."""
+        return self._ask(lambda frame: frame.header, "lag")
+
     def blob_get(self, sha256: Digest, target: Path) -> None:
         """Have the blob written to `target`; RejectedError `blob.missing`, PoisonError `blob.damaged`."""
         self._ask(lambda _: None, "blob_get", BLOB_SECONDS, sha256=sha256, path=str(target.absolute()))

@@ -111,6 +111,28 @@ def create_log(place: Place, *, as_json: bool) -> None:
         )
 
 
+@log_group.command("lag")
+@fleet_options
+@json_option
+def show_lag(fleet: Fleet, *, as_json: bool) -> None:
+    """Show how far each host is behind in each partition, and the repositories that are farthest behind.
+
+    A partition's lag counts records from the first that one of the host's copies lacks; with Kafka it is what
+    the host's consumer group has committed, as any lag tool shows it.
+    """
+    with fleet.agent() as agent:
+        lag = agent.lag()
+    if as_json:
+        print_json({"partitions": lag["partitions"], "repositories": lag["repositories"]})
+        return
+    keys = ("host", "partition", "offset", "end", "lag", "epoch")
+    print_table(keys, [[row[key] for key in keys] for row in lag["partitions"]])
+    if lag["repositories"]:
+        click.echo()
+        rows = [(row["path"] or row["repository"], row["lag"], row["applied"]) for row in lag["repositories"]]
+        print_table(("repository", "lag", "newest seq"), rows)
+
+
 @log_group.command("adopt")
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--yes", is_flag=True, help="do it")

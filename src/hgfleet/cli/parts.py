@@ -15,6 +15,7 @@ from hgfleet.config.layout import FleetLayout
 from hgfleet.config.schema import FleetConfig
 from hgfleet.ports.blob_store import BlobStore
 from hgfleet.ports.directory import Directory
+from hgfleet.ports.progress import ProgressBoard
 from hgfleet.ports.replication_log import ReplicationLog
 
 if TYPE_CHECKING:
@@ -31,6 +32,13 @@ class OpenLog:
 
     log: ReplicationLog
     log_id: str
+    progress: ProgressBoard | None = None
+
+    def close(self) -> None:
+        """Release both."""
+        self.log.close()
+        if self.progress is not None:
+            self.progress.close()
 
 
 def open_log(config: FleetConfig) -> OpenLog:
@@ -40,10 +48,12 @@ def open_log(config: FleetConfig) -> OpenLog:
     """
     if config.log.kind == "kafka":
         from hgfleet.adapters.kafka_log import KafkaLog
+        from hgfleet.adapters.kafka_progress import KafkaProgress
         from hgfleet.adapters.kafka_settings import kafka_settings
 
-        kafka_log = KafkaLog(kafka_settings(config.kafka))
-        return OpenLog(kafka_log, kafka_log.log_id)
+        settings = kafka_settings(config.kafka)
+        kafka_log = KafkaLog(settings)
+        return OpenLog(kafka_log, kafka_log.log_id, KafkaProgress(settings))
     from hgfleet.adapters.sqlite_log import open_or_create_sqlite_log
 
     log = open_or_create_sqlite_log(config.log.path, config.log.partitions)

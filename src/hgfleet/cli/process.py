@@ -78,6 +78,7 @@ def run_log_agent_process(start: Start) -> int:
         log=opened.log,
         log_id=opened.log_id,
         blobs=open_blobs(config),
+        progress=opened.progress,
         may_lead=own is None or own.is_leading,
         may_found=own is None or "primary" in own.roles,
         append_deadline_seconds=config.push.append_deadline_seconds,
@@ -88,7 +89,7 @@ def run_log_agent_process(start: Start) -> int:
     try:
         asyncio.run(run_log_agent(options))
     finally:
-        opened.log.close()
+        opened.close()
     return 0
 
 

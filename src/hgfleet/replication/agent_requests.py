@@ -69,6 +69,7 @@ class Requests:
             "feed_append": self._feed.append,
             "wait_visible": self._wait_visible,
             "records": self._records,
+            "lag": self._lag,
             "status": self._status,
         }
         self._streams: dict[str, Stream] = {
@@ -290,6 +291,8 @@ class Requests:
         if not records:
             raise RejectedError("request.bad", "there is nothing to publish")
         offsets = await self._parts.io.append(records)
+        for record in records:
+            self._parts.progress.note_published(record.key.decode())
         return {"offset": offsets[-1]}, b""
 
     async def _state_end(self, fields: RequestFields, body: bytes) -> Answer:
@@ -307,6 +310,9 @@ class Requests:
         return answer, b""
 
     # ---- for people
+
+    async def _lag(self, fields: RequestFields, body: bytes) -> Answer:
+        return await self._parts.progress.describe(), b""
 
     async def _records(self, fields: RequestFields, body: bytes) -> Answer:
         topic, partition = fields.topic(), Partition(fields.natural("partition"))

@@ -32,6 +32,7 @@ from hgfleet.replication.agent_catalogue import CatalogueDesk
 from hgfleet.replication.agent_log_io import LogIo, Place
 from hgfleet.replication.agent_parts import AgentOptions, AgentParts
 from hgfleet.replication.agent_primary import Candidate, Primary
+from hgfleet.replication.agent_progress import Progress
 from hgfleet.replication.agent_requests import Requests
 from hgfleet.replication.agent_server import AgentServer
 from hgfleet.replication.agent_view import FEED_PLACE, AgentView, pushdata, tail_of
@@ -82,6 +83,7 @@ def _assemble(options: AgentOptions, view: AgentView, io: LogIo, pools: _Pools) 
         primary=primary,
         catalogue_desk=CatalogueDesk(view, desk, primary, options.faults),
         visibility=VisibilityDesk(view),
+        progress=Progress(view, options.progress),
         pool=pools[0],
         blob_pool=pools[1],
     )
@@ -94,6 +96,7 @@ async def _serve(parts: AgentParts, stop: asyncio.Event) -> None:
     leading = asyncio.create_task(parts.primary.run())
     flushing = asyncio.create_task(_flush_regularly(parts.view))
     cleaning = asyncio.create_task(clean_blobs_regularly(parts))
+    committing = asyncio.create_task(parts.progress.run())
     stopping = asyncio.create_task(stop.wait())
     logger.info("agent.listening", extra={"socket": str(parts.options.socket_path)})
     try:
@@ -102,7 +105,7 @@ async def _serve(parts: AgentParts, stop: asyncio.Event) -> None:
         await server.stop(STOP_GRACE_SECONDS)
         parts.catalogue_desk.close()
         parts.desk.close()
-        for task in (leading, flushing, cleaning, stopping):
+        for task in (leading, flushing, cleaning, committing, stopping):
             task.cancel()
 
 
