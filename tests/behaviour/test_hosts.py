@@ -126,6 +126,31 @@ def test_every_host_reports_the_same_configuration(fleet: HostFleet) -> None:
     assert [state["host"] for state in states] == ["hg1", "hg2", "hg3", "hg4"]
 
 
+def test_the_doctor_finds_a_healthy_fleet_healthy_from_every_host(fleet: HostFleet) -> None:
+    for name in ("hg1", "hg3"):
+        outcome = fleet.cli_on(name, "doctor")
+        assert outcome.status == 0, outcome
+        assert outcome.out.endswith("everything is well\n")
+
+
+def test_the_doctor_names_what_is_down_or_different_and_what_mends_it(fleet: HostFleet) -> None:
+    other = fleet.directory / "other.toml"
+    other.write_text((fleet.directory / "hgfleet.toml").read_text().replace("12s", "13s"))
+    fleet.stop_role("hg4", "web")
+    try:
+        down = json.loads(fleet.cli("doctor", "--json").out)
+        different = fleet.cli_on("hg1", "doctor", "--json", config=other)
+    finally:
+        fleet.run_role("hg4", "web")
+        fleet.wait_serving("hg4")
+
+    wrong = [finding for finding in down["findings"] if not finding["is_good"]]
+    assert [finding["subject"] for finding in wrong] == ["certificates"], wrong
+    assert "hgfleet run web on hg4" in wrong[0]["remedy"]
+    assert different.status == 1
+    assert different.out.count("another configuration than this host's file") == 4
+
+
 def test_a_role_runs_once_per_host_and_only_where_the_configuration_has_it(fleet: HostFleet) -> None:
     twice = fleet.cli_on("hg3", "run", "mirror")
     elsewhere = fleet.cli_on("hg3", "run", "primary")

@@ -82,7 +82,7 @@ class HostFleet(Fleet):
         """Prepare the one file and what an operator puts beside it; `config` is more of the file."""
         self.hosts = plan_hosts(roles_by_name)
         hosts = "".join(host.toml() for host in self.hosts)
-        super().__init__(directory, config=f"{config}\n{hosts}")
+        super().__init__(directory, config=f"{config}\n[testing]\nallow_faults = true\n{hosts}")
         self._runs: dict[tuple[str, str], subprocess.Popen[bytes]] = {}
         self._make_keys()
 
@@ -253,9 +253,12 @@ class HostFleet(Fleet):
         """Run an `hgfleet` command on the primary's host."""
         return self.cli_on(self._leading[0].name, *args, timeout_seconds=timeout_seconds)
 
-    def cli_on(self, name: str, *args: str, timeout_seconds: float = 120.0) -> Outcome:
-        """Run an `hgfleet` command on a host."""
-        env = self.environment() | {"HGFLEET_DIR": str(self.directory), "HGFLEET_HOST": name}
+    def cli_on(
+        self, name: str, *args: str, config: Path | None = None, timeout_seconds: float = 120.0
+    ) -> Outcome:
+        """Run an `hgfleet` command on a host, maybe with another file than the one that is in force."""
+        file = config or self.directory / "hgfleet.toml"
+        env = self.environment() | {"HGFLEET_CONFIG": str(file), "HGFLEET_HOST": name}
         return run([str(HGFLEET), *args], env=env, timeout_seconds=timeout_seconds)
 
     def client(self, executable: Path = CURRENT_HG, *config: str) -> HgClient:

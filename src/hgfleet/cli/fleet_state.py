@@ -23,6 +23,7 @@ from hgfleet.config.schema import FleetConfig
 from hgfleet.errors import FleetError
 from hgfleet.model.fleet import FleetView
 from hgfleet.replication.fleet_status import describe_fleet
+from hgfleet.runtime import clock
 
 
 def read_fleet_state(fleet: Fleet) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def read_fleet_state(fleet: Fleet) -> dict[str, Any]:
     state: dict[str, Any] = {
         "release": version("hgfleet"),
         "configuration_digest": configuration_digest(fleet.config),
+        "at": clock.now(),
         "problems": [],
     }
     for part in (_processes, _agent, _members):

@@ -25,6 +25,7 @@ _INTERRUPTED = 130
 _DEFAULT_DIRECTORY = "hgfleet-data"
 COMMANDS = {
     "config": "hgfleet.cli.config_commands:config_group",
+    "doctor": "hgfleet.cli.doctor_command:doctor_command",
     "log": "hgfleet.cli.log_commands:log_group",
     "mirror": "hgfleet.cli.mirror_commands:mirror_group",
     "render": "hgfleet.cli.render_commands:render_group",
