@@ -80,14 +80,14 @@ class Sshd:
         return self._process.pid
 
     def write_config(self, rendered: str) -> Path:
-        """Write the configuration, with what only this environment needs before it."""
-        self.config.write_text("".join(f"{line}\n" for line in environment_lines()) + rendered)
+        """Write the configuration."""
+        self.config.write_text(rendered)
         return self.config
 
     def write_wrapper(self) -> Path:
         """Return a program that is sshd with our accounts, for whoever starts it without our environment."""
         words = [f"{name}={value}" for name, value in self.accounts.environment().items()]
-        text = shlex.join(["exec", "env", *words, str(find_sshd())])
+        text = shlex.join(["exec", "env", *words, str(find_sshd()), *environment_options()])
         self._wrapper.write_text(f'#!/bin/sh\n{text} "$@"\n')
         self._wrapper.chmod(0o755)
         make_privilege_separation_directory()
@@ -98,7 +98,7 @@ class Sshd:
         make_privilege_separation_directory()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._prefix, str(find_sshd()), "-D", "-e", "-f", str(self.config)],
+                [*self._prefix, str(find_sshd()), "-D", "-e", "-f", str(self.config), *environment_options()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -134,8 +134,8 @@ def find_sshd() -> Path:
     return Path(found)
 
 
-def environment_lines() -> list[str]:
-    """Return what a test's sshd needs beside the rendered file; the first value of a keyword counts."""
+def environment_options() -> list[str]:
+    """Return what a test's sshd is told besides the rendered file, before which it counts."""
     lines = []
     if os.getuid() == 0:  # every account is mapped to our own user
         lines.append("PermitRootLogin forced-commands-only")
@@ -144,7 +144,7 @@ def environment_lines() -> list[str]:
         if (prefix / name).exists():
             keyword = "".join(part.capitalize() for part in name.split("-"))
             lines.append(f"{keyword}Path {prefix / name}")
-    return lines
+    return [word for line in lines for word in ("-o", line)]
 
 
 def make_privilege_separation_directory() -> None:
@@ -161,6 +161,11 @@ class OpenSshFleet(Fleet):
         config = f'{config}\n[ssh]\nkind = "openssh"\n{ssh}'
         super().__init__(directory, mirrors=mirrors, config=config)
         self.sshd = Sshd(directory.parent / f"{directory.name}-sshd")
+
+    def configure_program(self) -> None:
+        """Have the fleet itself start sshd with our accounts; before start()."""
+        with (self.directory / "hgfleet.toml").open("a") as file:
+            file.write(f'[openssh]\nprogram = "{self.sshd.write_wrapper()}"\n')
 
     def start(self) -> OpenSshFleet:
         super().start()

@@ -64,6 +64,33 @@ def test_the_look_up_answers_with_one_line_for_the_accounts_own_key(
         assert ask(sockets.keys_socket, other) == b"+"
 
 
+HOSTILE_NAMES = (
+    "-oProxyCommand=id",
+    "a b",
+    'a"b',
+    "a\nb",
+    "$(id)",
+    "a;id",
+    "../a",
+    "a\\",
+    "é",
+    "",
+    "a" * 10_000,
+)
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_a_name_that_could_be_taken_for_anything_else_opens_nothing_even_if_it_were_an_account(
+    loop: LoopThread, sockets: OpenSshOptions, name: str
+) -> None:
+    front = OpenSshFront(sockets, ScriptedReception({name: ("ssh-ed25519 AAAA",)}))
+    loop.run(front.start())
+    try:
+        assert ask(sockets.keys_socket, f"{name}\0ssh-ed25519\0AAAA".encode()) == b"+"
+    finally:
+        loop.run(front.stop(1.0))
+
+
 def test_garbage_costs_only_its_sender(front: OpenSshFront, sockets: OpenSshOptions) -> None:
     reader, writer = os.pipe()
     for path in (sockets.keys_socket, sockets.gate_socket):

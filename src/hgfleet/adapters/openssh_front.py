@@ -33,7 +33,8 @@ from hgfleet.adapters.openssh_socket import (
     peer_user,
 )
 from hgfleet.adapters.sshd_config import authorized_key
-from hgfleet.errors import PoisonError, TransientError
+from hgfleet.errors import PoisonError, RejectedError, TransientError
+from hgfleet.model.ids import parse_account_name
 from hgfleet.ports.ssh_front import ON_BEHALF_VARIABLE, Reception, Visit
 
 _INTERNAL_ERROR = 70
@@ -119,7 +120,9 @@ class OpenSshFront:
             raise PoisonError("packet.damaged", "not a request of sshd's programs")
         name, key_type, key = packet.fields
         try:
-            account = await self._reception.account(name)
+            account = await self._reception.account(parse_account_name(name))
+        except RejectedError:
+            return b"+"
         except TransientError as error:
             _log.warning(
                 "ssh.login-unavailable", extra={"account": name, "code": error.code, "reason": str(error)}

@@ -33,7 +33,7 @@ HostKey {host_key}
 PidFile none
 UseDNS no
 VersionAddendum none
-LogLevel VERBOSE
+LogLevel INFO
 
 # Who: a key that the look-up names, and nothing else. %u is the account, %t and %k the key on offer.
 AuthenticationMethods publickey
