@@ -12,6 +12,7 @@ import sys
 import tomllib
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +21,7 @@ import tomlkit
 from bench.free_ports import free_port, is_listening
 from tests.support.clients import ROOT
 from tests.support.fleet import Fleet
+from tests.support.openssh import Sshd
 from tests.support.waiting import wait_until
 
 _STOP_SECONDS = 10.0
@@ -94,7 +96,21 @@ class Fronts:
         wait_until(lambda: is_listening(port), what=what, explain=lambda: self._log(f"front-{name}"))
         return Front(self.fleet, port)
 
-    def _write_config(self, name: str, sessions: Path, port: int) -> Path:
+    def openssh(self, name: str, sessions: Path) -> Front:
+        """Start an sshd, and the reception behind it that hands its sessions to that socket."""
+        port = free_port()
+        config = self._write_config(name, sessions, port, kind="openssh")
+        self._start(f"front-{name}", "hgfleet.cli.process", "ssh", "--config", str(config), "--name", name)
+        sshd = Sshd(self._directory / f"sshd-{name}")
+        sshd.accounts.write([self.fleet.endpoints["account"]])
+        sshd.write_config(self.fleet.cli("render", "sshd", "--config", str(config)).ok().out)
+        sshd.start()
+        self._stack.callback(sshd.stop)
+        is_ready = partial(sshd.is_listening, "127.0.0.1", port)
+        wait_until(is_ready, what="sshd listens", explain=sshd.explain)
+        return Front(self.fleet, port)
+
+    def _write_config(self, name: str, sessions: Path, port: int, kind: str = "embedded") -> Path:
         run = self._directory / f"run-{name}"
         run.mkdir()
         (run / "sessions.sock").symlink_to(sessions)
@@ -102,7 +118,7 @@ class Fronts:
         effective = self.fleet.directory / "run" / "effective.toml"
         tables = tomllib.loads(effective.read_text())
         tables.setdefault("site", {})["run_directory"] = str(run)
-        tables.setdefault("ssh", {})["port"] = port
+        tables["ssh"] = tables.get("ssh", {}) | {"port": port, "kind": kind}
         config = effective.with_name(f"bench-{name}.toml")  # relative paths go on from the same directory
         config.write_text(tomlkit.dumps(tables))
         return config

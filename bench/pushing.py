@@ -58,6 +58,8 @@ def _measure_pushes(setting: Setting, fleet: Fleet, mirrors: int) -> Iterator[Ro
         plain_sessions = fronts.plain_sessions(both.served)
         yield _whole_push(setting, fronts, both, plain_sessions, mirrors)
         yield _server_share(setting, fronts, both, plain_sessions, mirrors)
+        if mirrors == 1:
+            yield _through_openssh(setting, fronts, both)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,20 @@ def _server_share(setting: Setting, fronts: Fronts, both: _Both, plain: Path, mi
         Goal(0.35),
         note="from the session's start to its last answer, without the client's own time in between",
     )
+
+
+def _through_openssh(setting: Setting, fronts: Fronts, both: _Both) -> Row:
+    """Push the same from both clients to repositories of their own, through one server each."""
+    urls = []
+    for name, front in (("openssh", fronts.openssh("openssh", fronts.own_sessions)), ("embedded", None)):
+        path = fronts.fleet.create(f"bench/{name}")
+        urls.append(front.url(path) if front else fronts.fleet.ssh_url(path))
+    pushers = both.pushers(*urls)
+    for pusher in pushers:
+        pusher.push(_FIRST - 1)
+    seen, beside = _in_turns(*pushers, _FIRST, setting.runs)
+    what = "`hg push` of one changeset through OpenSSH, wall"
+    return Row("push", what, milliseconds(seen), milliseconds(beside), "the embedded SSH server")
 
 
 def _in_turns(ours: Pusher, plain: Pusher, first: int, runs: int) -> tuple[list[float], list[float]]:
