@@ -120,6 +120,27 @@ def test_a_stranger_is_not_answered(
     assert ask(sockets.gate_socket, b"a\0b\0c\0d\0e", (0, 1, 2)) == b""
 
 
+def test_more_visits_than_there_is_room_for_are_told_that_nothing_was_changed(
+    loop: LoopThread, tmp_path: Path
+) -> None:
+    options = OpenSshOptions(tmp_path / "gate", tmp_path / "keys", ("gate",), max_connections=1)
+    reception = ScriptedReception()
+    front = OpenSshFront(options, reception)
+    loop.run(front.start())
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as first:
+            first.connect(str(options.gate_socket))
+            socket.send_fds(first, [b"alice\0key\0::1\0\0wait"], [0, 1, 2])
+            wait_until(lambda: len(reception.visits) == 1, what="the first visit")
+            answer = ask(options.gate_socket, b"alice\0key\0::1\0\0x", (0, 1, 2))
+        assert answer.startswith(
+            b"75\0\0abort: temporarily unavailable, nothing was changed: too many sessions"
+        )
+        wait_until(reception.hung_up.is_set, what="the first visit is hung up")
+    finally:
+        loop.run(front.stop(1.0))
+
+
 def test_a_socket_that_cannot_be_made_is_said_before_anything_starts(
     loop: LoopThread, sockets: OpenSshOptions, tmp_path: Path
 ) -> None:

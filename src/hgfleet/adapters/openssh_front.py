@@ -34,10 +34,12 @@ from hgfleet.adapters.openssh_socket import (
 )
 from hgfleet.adapters.sshd_config import authorized_key
 from hgfleet.errors import PoisonError, RejectedError, TransientError
+from hgfleet.model.client_line import client_line
 from hgfleet.model.ids import parse_account_name
 from hgfleet.ports.ssh_front import ON_BEHALF_VARIABLE, Reception, Visit
 
 _INTERNAL_ERROR = 70
+_HARD_LIMIT = 2  # times the limit: who comes in between is told to come back, beyond it nobody is heard
 _log = logging.getLogger("hgfleet.ssh")
 
 
@@ -93,7 +95,10 @@ class OpenSshFront:
         users: frozenset[int],
     ) -> Callable[[socket.socket], None]:
         def accepted(connection: socket.socket) -> None:
-            if peer_user(connection) not in users or len(tasks) >= self._options.max_connections:
+            if (
+                peer_user(connection) not in users
+                or len(tasks) >= _HARD_LIMIT * self._options.max_connections
+            ):
                 _log.warning("ssh.program-refused", extra={"user": peer_user(connection)})
                 connection.close()
                 return
@@ -153,6 +158,10 @@ class OpenSshFront:
 
     async def _serve(self, packet: Packet, streams: HandedStreams) -> int:
         """Return the exit status; the outermost frame of a session."""
+        if len(self._visits) > self._options.max_connections:
+            full = TransientError("sessions.full", "too many sessions at once", hint="try again in a minute")
+            streams.tell(client_line(full))
+            return full.exit_code
         try:
             return await self._reception.receive(parse_visit(packet), streams)
         except Exception:
