@@ -5,10 +5,12 @@ A `Chain` is what an honest primary of one repository would write; `message` mak
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 from hgfleet.model.ids import CATALOGUE, NO_DIGEST, Digest, Epoch, Offset, RepoId, Seq
-from hgfleet.model.message import Envelope, Json, Kind, Message, make_message
+from hgfleet.model.message import Envelope, Json, Kind, Message, PayloadRef, make_message
 
 R1 = RepoId("1" * 32)
 R2 = RepoId("2" * 32)
@@ -71,3 +73,19 @@ class Chain:
 def offset(number: int) -> Offset:
     """Return an offset; shorter to write in a test."""
     return Offset(number)
+
+
+def snapshot_message(
+    seq: int, *, repository: RepoId = R1, as_of: int = 0, digest: str = "", epoch: int = 1, trace: str = "t"
+) -> Message:
+    """A `snapshot` message; `digest` is that of the message at seq."""
+    sha256 = hashlib.sha256(f"{repository}/{seq}/{as_of}/{trace}".encode()).hexdigest()
+    body: dict[str, Json] = {
+        "digest": digest or "ab" * 32,
+        "as_of": as_of,
+        "state_digest": "cd" * 32,
+        "changesets": 3,
+        "host": "mirror1",
+    }
+    made = message(Kind.SNAPSHOT, repository, seq, epoch=epoch, body=body, trace=trace)
+    return make_message(replace(made.envelope, payload=PayloadRef(1000, Digest(sha256), False)))

@@ -228,7 +228,9 @@ class Repository:
 class MirrorFleet:
     """Everything, below one directory."""
 
-    def __init__(self, directory: Path, mirrors: int = 2) -> None:
+    def __init__(self, directory: Path, mirrors: int = 2, retention: dict[str, float] | None = None) -> None:
+        if retention is not None:
+            (directory / "retention.json").write_text(json.dumps(retention))
         self.directory = directory
         self.agent = Process(directory, "log-agent")
         self.coordinator = Process(directory, "coordinator")

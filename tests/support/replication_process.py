@@ -6,14 +6,21 @@ The real log agent, coordinator or applier on files below DIRECTORY, without con
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hgfleet.model.ids import HostName
+from hgfleet.model.retention import RetentionPolicy, SnapshotPolicy
 from hgfleet.runtime.faults import faults_from_environment
 from hgfleet.runtime.lifecycle import stop_on_signals
 from hgfleet.runtime.observability import configure_logging
+
+if TYPE_CHECKING:
+    from hgfleet.replication.applier import ApplierOptions
 
 LEASE_SECONDS = 2.0
 SELF_STALE_SECONDS = 1.0
@@ -46,9 +53,25 @@ def _run_log_agent(directory: Path) -> None:
         log=log,
         log_id=log.log_id,
         blobs=DirectoryBlobs(directory / "blobs"),
+        **_keeping(directory),
         faults=faults_from_environment(is_allowed=True),
     )
     asyncio.run(run_log_agent(options))
+
+
+def _keeping(directory: Path) -> dict[str, Any]:
+    """Keep as much as the test says in `retention.json`; the defaults where it says nothing."""
+    path = directory / "retention.json"
+    if not path.exists():
+        return {}
+    fields = json.loads(path.read_text())
+    seconds = fields["seconds"]
+    return {
+        "snapshots": SnapshotPolicy(
+            seconds, fields.get("max_messages", 1_000_000), fields.get("max_bytes", 1 << 40)
+        ),
+        "retention": RetentionPolicy(seconds, fields["interval_seconds"], fields["blob_grace_seconds"]),
+    }
 
 
 def _run_coordinator(directory: Path, host: HostName) -> None:
@@ -82,7 +105,26 @@ def _run_applier(directory: Path, host: HostName) -> None:
         removal_grace_seconds=0.3,
         faults=faults_from_environment(is_allowed=True),
     )
-    run_applier(options, stop_on_signals())
+    stop = stop_on_signals()
+    if (directory / "retention.json").exists():
+        _start_maker(options, stop)
+    run_applier(options, stop)
+
+
+def _start_maker(options: ApplierOptions, stop: threading.Event) -> None:
+    from hgfleet.replication.snapshot_maker import MakerOptions, SnapshotMaker
+
+    maker = MakerOptions(
+        host=options.host,
+        repositories=options.repositories,
+        spool=options.spool,
+        agent_socket=options.agent_socket,
+        worker_command=options.worker_command,
+        worker_environment=options.worker_environment,
+        check_seconds=0.2,
+        faults=options.faults,
+    )
+    SnapshotMaker(maker, stop).start()
 
 
 if __name__ == "__main__":

@@ -114,6 +114,19 @@ class AdoptRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedSnapshot:
+    """A snapshot in force, as its message names it."""
+
+    seq: Seq
+    digest: Digest  # of the message at seq
+    state_digest: Digest
+    changesets: int
+    blob: PayloadRef
+    at: float  # Unix seconds
+    host: str  # that made it
+
+
+@dataclass(frozen=True, slots=True)
 class AcceptedMessage:
     """A message that counts, for ever."""
 
@@ -302,6 +315,32 @@ def parse_last(frame: Frame) -> LastMessage:
         serving_epoch=Epoch(fields["serving_epoch"]),
         parked=fields["parked"],
     )
+
+
+def parse_snapshots(frame: Frame) -> tuple[NamedSnapshot, ...]:
+    """Parse the answer to `snapshots`."""
+    return tuple(
+        NamedSnapshot(
+            seq=Seq(item["seq"]),
+            digest=Digest(item["digest"]),
+            state_digest=Digest(item["state_digest"]),
+            changesets=item["changesets"],
+            blob=PayloadRef(item["size_bytes"], Digest(item["sha256"]), False),
+            at=item["at"],
+            host=item["host"],
+        )
+        for item in frame.header["snapshots"]
+    )
+
+
+def parse_due(frame: Frame) -> tuple[RepoId, ...]:
+    """Parse the answer to `snapshots_due`."""
+    return tuple(RepoId(item["repository"]) for item in frame.header["due"])
+
+
+def payload_fields(payload: PayloadRef) -> dict[str, Any]:
+    """Return a payload's fields in a request."""
+    return {name: getattr(payload, name) for name in ("size_bytes", "sha256", "is_inline")}
 
 
 def parse_outcome(frame: Frame) -> AcceptedMessage:

@@ -32,12 +32,14 @@ from hgfleet.adapters.agent_answers import (
     LastMessage,
     LoggedMessage,
     MessageBatch,
+    NamedSnapshot,
     RawRecord,
     StateEvent,
     Visibility,
     parse_batch,
     parse_bound_path,
     parse_catalogue_change,
+    parse_due,
     parse_feed_event,
     parse_follow_event,
     parse_hello,
@@ -45,15 +47,17 @@ from hgfleet.adapters.agent_answers import (
     parse_outcome,
     parse_paths,
     parse_records,
+    parse_snapshots,
     parse_state_event,
     parse_visibility,
     parse_with,
+    payload_fields,
 )
 from hgfleet.adapters.local_client import LocalClient
 from hgfleet.errors import FleetError, InDoubtError, TransientError
 from hgfleet.model.frames import Frame
 from hgfleet.model.ids import Digest, Offset, RepoId, Seq
-from hgfleet.model.message import Json, Message, Topic, decode_message
+from hgfleet.model.message import Json, Message, PayloadRef, Topic, decode_message
 from hgfleet.model.settlement import Outcome, outcome_of_earlier
 from hgfleet.runtime import clock
 
@@ -61,6 +65,7 @@ SETTLE_PAUSE_SECONDS = 0.02
 SETTLE_GRACE_SECONDS = 2.0  # for the answer to come after the agent's own deadline
 BLOB_SECONDS = 3600.0  # a blob may be as large as a whole repository
 ADOPT_SECONDS = 600.0  # it may append as many messages as the log has lost
+ANNOUNCE_SECONDS = 15.0  # the agent reads the message back
 READ_BYTES = 4 * 1024 * 1024
 T = TypeVar("T")
 
@@ -152,6 +157,14 @@ class LogAgentClient:
         """Have the blob written to `target`; RejectedError `blob.missing`, PoisonError `blob.damaged`."""
         self._ask(lambda _: None, "blob_get", BLOB_SECONDS, sha256=sha256, path=str(target.absolute()))
 
+    def snapshots(self, repository: RepoId) -> tuple[NamedSnapshot, ...]:
+        """Return the repository's snapshots in force, the newest first; at most two."""
+        return self._ask(parse_snapshots, "snapshots", repository=repository)
+
+    def snapshots_due(self, host: str) -> tuple[RepoId, ...]:
+        """Return which repositories the host shall make a snapshot of now, the longest due first."""
+        return self._ask(parse_due, "snapshots_due", host=host)
+
     # ---- changes: InDoubtError when the answer is lost
 
     def append(
@@ -179,6 +192,15 @@ class LogAgentClient:
         """Hand a spool file over to the blob store and lose it; putting it again is harmless."""
         fields = {"path": str(spool_file.absolute()), "sha256": sha256, "size_bytes": size_bytes}
         self._change("blob_put", fields, wait_seconds=BLOB_SECONDS)
+
+    def announce(self, header: Mapping[str, Json], blob: PayloadRef, host: str) -> bool:
+        """Append the message about a stored snapshot; return whether it is in force, not a better one.
+
+        Raises RejectedError `snapshot.unknown-state`, `feature.not-everywhere`, …: it never will be.
+        """
+        fields = {"header": dict(header), "payload": payload_fields(blob), "host": host}
+        frame = self._change("announce", fields, wait_seconds=self._timeout_seconds + ANNOUNCE_SECONDS)
+        return parse_with(lambda frame: frame.header["is_in_force"] is True, frame)
 
     def create(
         self, path: str, settings: Mapping[str, Json], *, identity: str, trace: str

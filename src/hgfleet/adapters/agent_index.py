@@ -12,7 +12,7 @@ compares `tail`).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +21,21 @@ from typing import Any
 from hgfleet.errors import ConfigError, TransientError
 from hgfleet.model.acceptance import RepoHead
 from hgfleet.model.catalogue import Binding
-from hgfleet.model.ids import Digest, Epoch, Offset, Partition, Position, RepoId, RepoPath, Seq
+from hgfleet.model.ids import (
+    CATALOGUE,
+    NO_DIGEST,
+    Digest,
+    Epoch,
+    Offset,
+    Partition,
+    Position,
+    RepoId,
+    RepoPath,
+    Seq,
+)
+from hgfleet.model.message import Message, decode_message, encode_message
 
-SCHEMA = 2
+SCHEMA = 3
 MAX_PENDING = 200_000  # messages noted and not written, before a full disk ends the agent
 _SIDE_FILES = ("", "-wal", "-shm")
 _TABLES = (
@@ -37,7 +49,12 @@ _TABLES = (
     " WITHOUT ROWID",
     "CREATE TABLE messages (repository BLOB, seq INTEGER, partition INTEGER NOT NULL,"
     " offset INTEGER NOT NULL, next_offset INTEGER NOT NULL, epoch INTEGER NOT NULL,"
-    " size_bytes INTEGER NOT NULL, PRIMARY KEY (repository, seq)) WITHOUT ROWID",
+    " size_bytes INTEGER NOT NULL, at REAL NOT NULL, blob BLOB NOT NULL, PRIMARY KEY (repository, seq))"
+    " WITHOUT ROWID",
+    "CREATE TABLE standing (repository BLOB, number INTEGER, partition INTEGER NOT NULL, wire BLOB NOT NULL,"
+    " PRIMARY KEY (repository, number)) WITHOUT ROWID",
+    "CREATE TABLE checkpoints (partition INTEGER, offset INTEGER, blob BLOB NOT NULL,"
+    " PRIMARY KEY (partition, offset)) WITHOUT ROWID",
     "CREATE TABLE bound (path TEXT PRIMARY KEY, repository BLOB NOT NULL, partition INTEGER NOT NULL)"
     " WITHOUT ROWID",
     "CREATE TABLE lost (path TEXT PRIMARY KEY, repository BLOB NOT NULL, partition INTEGER NOT NULL)"
@@ -55,6 +72,8 @@ class IndexEntry:
     offset: Offset
     position: Position
     size_bytes: int
+    at: float = 0.0  # Unix seconds at which the log took it
+    blob: Digest = NO_DIGEST  # that it names, if any
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +84,8 @@ class PartitionState:
     tail: str
     heads: dict[RepoId, RepoHead] = field(default_factory=dict)
     parked: dict[RepoId, str] = field(default_factory=dict)
+    standing: list[Message] = field(default_factory=list)  # what is in force, in the order to put it back
+    checkpoints: dict[Offset, Digest] = field(default_factory=dict)  # where each fold ends, and its blob
 
 
 class AgentIndex:
@@ -79,6 +100,8 @@ class AgentIndex:
         self._parked: dict[RepoId, tuple[Partition, str]] = {}
         self._positions: dict[Partition, tuple[Position, str]] = {}
         self._bindings: dict[RepoPath, Binding | None] = {}
+        self._standing: dict[RepoId, tuple[Partition, list[Message]]] = {}
+        self._checkpoints: dict[tuple[Partition, Offset], Digest] = {}
         try:
             self._connection = self._open()
         except sqlite3.Error:
@@ -102,6 +125,12 @@ class AgentIndex:
             states[partition].heads[_id(repository)] = _head(*rest)
         for repository, partition, reason in self._select("SELECT * FROM parked"):
             states[partition].parked[_id(repository)] = reason
+        for partition, wire in self._select(
+            "SELECT partition, wire FROM standing ORDER BY repository, number"
+        ):
+            states[partition].standing.append(decode_message(wire))
+        for partition, offset, blob in self._select("SELECT * FROM checkpoints"):
+            states[partition].checkpoints[Offset(offset)] = Digest(blob.hex())
         return states
 
     def note_message(self, entry: IndexEntry) -> None:
@@ -115,6 +144,14 @@ class AgentIndex:
     def note_parked(self, repository: RepoId, partition: Partition, reason: str) -> None:
         """Note that a repository cannot be read on."""
         self._parked[repository] = partition, reason
+
+    def note_standing(self, repository: RepoId, partition: Partition, in_force: Sequence[Message]) -> None:
+        """Note what is in force about a repository now."""
+        self._standing[repository] = partition, list(in_force)
+
+    def note_checkpoint(self, partition: Partition, offset: Offset, blob: Digest) -> None:
+        """Note that the partition has a checkpoint of what is below the offset."""
+        self._checkpoints[partition, offset] = blob
 
     def note_position(self, partition: Partition, position: Position, tail: str) -> None:
         """Note how far a partition was read, after everything before that was noted."""
@@ -151,7 +188,7 @@ class AgentIndex:
     @property
     def has_pending(self) -> bool:
         """Whether anything waits for flush()."""
-        return bool(self._positions or self._entries or self._parked or self._bindings)
+        return bool(self._positions or self._entries or self._parked or self._bindings or self._standing)
 
     def flush(self) -> None:
         """Write what was noted; a full disk leaves it for the next time.
@@ -166,6 +203,8 @@ class AgentIndex:
             return
         for noted in (self._entries, self._heads, self._parked, self._positions, self._bindings):
             noted.clear()
+        self._standing.clear()
+        self._checkpoints.clear()
 
     def find(self, repository: RepoId, after_seq: int, max_bytes: int) -> list[IndexEntry]:
         """Return where the messages after a seq lie: at least one if any, about `max_bytes` of them."""
@@ -178,6 +217,34 @@ class AgentIndex:
                 break
         return entries
 
+    def growth(self, repository: RepoId, after_seq: int) -> tuple[int, float]:
+        """Return the bytes of the messages after a seq, and when the log took the first of them (or 0)."""
+        [(size_bytes, at)] = self._select(
+            "SELECT coalesce(sum(size_bytes), 0), coalesce(min(at), 0) FROM messages"
+            " WHERE repository = ? AND seq > ?",
+            (bytes.fromhex(repository), after_seq),
+        )
+        waiting = [e for (name, seq), e in self._entries.items() if name == repository and seq > after_seq]
+        times = [*([at] if at else []), *(entry.at for entry in waiting)]
+        return size_bytes + sum(entry.size_bytes for entry in waiting), min(times, default=0.0)
+
+    def blobs(self) -> set[Digest]:
+        """Return every blob that a message or a checkpoint names."""
+        rows = self._select("SELECT blob FROM messages WHERE blob != x'' UNION SELECT blob FROM checkpoints")
+        waiting = [entry.blob for entry in self._entries.values() if entry.blob]
+        return {*(Digest(blob.hex()) for (blob,) in rows), *waiting, *self._checkpoints.values()}
+
+    def forget_before(self, partition: Partition, offset: Offset) -> None:
+        """Forget where the messages of a pushdata partition lie that retention has removed."""
+        self.flush()
+        place = (partition, offset)
+        with suppress(sqlite3.OperationalError), self._transaction():  # a full disk: another time
+            self._connection.execute(
+                "DELETE FROM messages WHERE partition = ? AND offset < ? AND repository != ?",
+                (*place, bytes.fromhex(CATALOGUE)),
+            )
+            self._connection.execute("DELETE FROM checkpoints WHERE partition = ? AND offset < ?", place)
+
     def close(self) -> None:
         """Write what was noted, if possible, and close."""
         self.flush()
@@ -185,14 +252,15 @@ class AgentIndex:
 
     def _find(self, repository: RepoId, after_seq: int) -> Iterator[IndexEntry]:
         rows = self._select(
-            "SELECT seq, partition, offset, next_offset, epoch, size_bytes FROM messages"
+            "SELECT seq, partition, offset, next_offset, epoch, size_bytes, at, blob FROM messages"
             " WHERE repository = ? AND seq > ? ORDER BY seq LIMIT 1000",
             (bytes.fromhex(repository), after_seq),
         )
         seq = Seq(after_seq)
-        for seq, partition, offset, next_offset, epoch, size_bytes in rows:
-            position = Position(Offset(next_offset), Epoch(epoch))
-            yield IndexEntry(repository, Seq(seq), Partition(partition), Offset(offset), position, size_bytes)
+        for number, partition, offset, next_offset, epoch, size_bytes, at, blob in rows:
+            seq, position = Seq(number), Position(Offset(next_offset), Epoch(epoch))
+            place = Partition(partition), Offset(offset)
+            yield IndexEntry(repository, seq, *place, position, size_bytes, at, Digest(blob.hex()))
         while (entry := self._entries.get((repository, Seq(seq + 1)))) is not None:
             yield entry
             seq = entry.seq
@@ -264,7 +332,8 @@ class AgentIndex:
     def _write(self) -> None:
         execute = self._connection.executemany
         execute(
-            "INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)", map(_row, self._entries.values())
+            "INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            map(_row, self._entries.values()),
         )
         execute(
             "INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -281,7 +350,7 @@ class AgentIndex:
                 for partition, (position, tail) in self._positions.items()
             ),
         )
-
+        self._write_standing()
         execute(
             "DELETE FROM bound WHERE path = ?",
             [(path,) for path, binding in self._bindings.items() if binding is None],
@@ -293,6 +362,24 @@ class AgentIndex:
                 for path, binding in self._bindings.items()
                 if binding is not None
             ],
+        )
+
+    def _write_standing(self) -> None:
+        execute = self._connection.executemany
+        execute(
+            "DELETE FROM standing WHERE repository = ?", [(bytes.fromhex(name),) for name in self._standing]
+        )
+        execute(
+            "INSERT INTO standing VALUES (?, ?, ?, ?)",
+            [
+                (bytes.fromhex(repository), number, partition, encode_message(message))
+                for repository, (partition, in_force) in self._standing.items()
+                for number, message in enumerate(in_force)
+            ],
+        )
+        execute(
+            "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)",
+            [(*place, bytes.fromhex(blob)) for place, blob in self._checkpoints.items()],
         )
 
     def _judge(self, error: sqlite3.Error) -> None:
@@ -331,6 +418,8 @@ def _row(entry: IndexEntry) -> tuple[object, ...]:
         entry.position.offset,
         entry.position.epoch,
         entry.size_bytes,
+        entry.at,
+        bytes.fromhex(entry.blob),
     )
 
 

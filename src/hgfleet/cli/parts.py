@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hgfleet.cli.addresses import ssh_listener, ssh_proxies
 from hgfleet.config.layout import FleetLayout
 from hgfleet.config.schema import FleetConfig
+from hgfleet.model.retention import RetentionPolicy, SnapshotPolicy
 from hgfleet.ports.blob_store import BlobStore
 from hgfleet.ports.directory import Directory
 from hgfleet.ports.progress import ProgressBoard
@@ -58,6 +59,20 @@ def open_log(config: FleetConfig) -> OpenLog:
 
     log = open_or_create_sqlite_log(config.log.path, config.log.partitions)
     return OpenLog(log, log.log_id)
+
+
+def snapshot_policy(config: FleetConfig) -> SnapshotPolicy:
+    """Return when a repository needs its next snapshot."""
+    snapshots = config.snapshots
+    return SnapshotPolicy(config.retention.period_seconds, snapshots.max_messages, snapshots.max_log_bytes)
+
+
+def retention_policy(config: FleetConfig) -> RetentionPolicy:
+    """Return what log and blob store keep."""
+    retention = config.retention
+    return RetentionPolicy(
+        retention.period_seconds, retention.check_interval_seconds, retention.blob_grace_seconds
+    )
 
 
 def open_blobs(config: FleetConfig) -> BlobStore:

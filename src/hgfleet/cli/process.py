@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -30,6 +32,9 @@ from hgfleet.errors import FleetError
 from hgfleet.model.ids import HostName
 from hgfleet.runtime.faults import Faults, faults_from_environment
 from hgfleet.runtime.observability import configure_logging
+
+if TYPE_CHECKING:
+    from hgfleet.replication.applier import ApplierOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ def run_log_agent_process(start: Start) -> int:
     """Run the log agent on the log that the configuration names."""
     import asyncio
 
-    from hgfleet.cli.parts import open_blobs, open_log
+    from hgfleet.cli.parts import open_blobs, open_log, retention_policy, snapshot_policy
     from hgfleet.replication.agent_parts import AgentOptions
     from hgfleet.replication.log_agent import run_log_agent
 
@@ -84,6 +89,8 @@ def run_log_agent_process(start: Start) -> int:
         append_deadline_seconds=config.push.append_deadline_seconds,
         inline_limit_bytes=config.log.inline_limit_bytes,
         release=version("hgfleet"),
+        snapshots=snapshot_policy(config),
+        retention=retention_policy(config),
         faults=start.faults,
     )
     try:
@@ -183,12 +190,30 @@ def run_applier_process(start: Start) -> int:
         release=version("hgfleet"),
         faults=start.faults,
     )
-    own = start.layout.own_host
+    stop, own = stop_on_signals(), start.layout.own_host
     if own is not None and own.is_leading:
-        keep_warm(options, stop_on_signals())
+        keep_warm(options, stop)
     else:
-        run_applier(options, stop_on_signals())
+        _start_snapshot_maker(start, options, stop)
+        run_applier(options, stop)
     return 0
+
+
+def _start_snapshot_maker(start: Start, options: ApplierOptions, stop: threading.Event) -> None:
+    """Make this mirror's share of the snapshots beside its applier."""
+    from hgfleet.replication.snapshot_maker import MakerOptions, SnapshotMaker
+
+    maker = MakerOptions(
+        host=options.host,
+        repositories=options.repositories,
+        spool=options.spool,
+        agent_socket=options.agent_socket,
+        worker_command=options.worker_command,
+        worker_environment=options.worker_environment,
+        check_seconds=start.config.snapshots.check_interval_seconds,
+        faults=start.faults,
+    )
+    SnapshotMaker(maker, stop).start()
 
 
 def run_web_process(start: Start) -> int:

@@ -19,6 +19,7 @@ from pydantic import Field
 from hgfleet.config.host_table import HostSection
 from hgfleet.config.kafka_table import KafkaSection, find_kafka_conflicts
 from hgfleet.config.ldap_table import LdapSection, find_ldap_conflicts
+from hgfleet.config.retention_table import RetentionSection, SnapshotsSection, find_retention_conflicts
 from hgfleet.config.s3_table import S3Section
 from hgfleet.config.section import Address, Count, Networks, Port, Ports, Section, setting
 from hgfleet.config.units import Duration, FilePath, Names, OptionalFilePath, Size
@@ -233,6 +234,8 @@ class FleetConfig(Section):
     kafka: KafkaSection
     blobs: BlobsSection
     s3: S3Section
+    snapshots: SnapshotsSection
+    retention: RetentionSection
     directory: DirectorySection
     ldap: LdapSection
     access: AccessSection
@@ -288,6 +291,12 @@ def find_conflicts(config: FleetConfig) -> Iterator[str]:
         )
     if config.directory.kind == "ldap":
         yield from find_ldap_conflicts(config.ldap)
+    yield from find_retention_conflicts(
+        config.snapshots,
+        config.retention,
+        config.membership.lease_seconds,
+        config.push.append_deadline_seconds,
+    )
     yield from _find_shared_ports(config)
 
 

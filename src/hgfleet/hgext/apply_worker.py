@@ -24,8 +24,9 @@ from mercurial import error
 
 from hgfleet.adapters import view_files
 from hgfleet.errors import FleetError, InvariantError, PoisonError, TransientError
-from hgfleet.hgext import apply, binding, generations, journal, local_ui, sections, state_digest
+from hgfleet.hgext import apply, binding, generations, journal, local_ui, sections, snapshot, state_digest
 from hgfleet.hgext.copies import Copy
+from hgfleet.hgext.push_errors import MISFITS
 from hgfleet.hgext.seqfile import SeqState
 from hgfleet.hgext.views import make_view
 from hgfleet.model.frames import Frame, FrameDecoder, encode_frame, error_header
@@ -33,6 +34,7 @@ from hgfleet.model.ids import Digest, Epoch, Offset, Partition, Position
 from hgfleet.model.message import Message, decode_message
 
 MAX_OPEN_COPIES = 64
+BACKGROUND_NICENESS = 10
 COLLECT_EVERY = 16  # closed copies; repository objects are full of cycles
 _CHUNK_BYTES = 1024 * 1024
 
@@ -87,6 +89,8 @@ class ApplyWorker:
             "inspect": self._inspect,
             "adopt": self._adopt,
             "digest": self._digest,
+            "snapshot": self._snapshot,
+            "restore": self._restore,
             "forget": self._forget,
         }
 
@@ -157,6 +161,27 @@ class ApplyWorker:
             digest = state_digest.full_digest(repo)
         return {"state_digest": digest, "seq": state.seq if state else 0}
 
+    def _snapshot(self, request: Frame) -> Answer:
+        """Write a snapshot into a new file; from then on this process gives way to others."""
+        os.setpriority(os.PRIO_PROCESS, 0, BACKGROUND_NICENESS)
+        copy = self._open(request.header)
+        with _forgotten_when_failing(copy), _misfits_are_damage():
+            made = snapshot.make(copy, Path(request.header["target"]))
+        payload = {"size_bytes": made.blob.size_bytes, "sha256": made.blob.sha256, "is_inline": False}
+        return {"header": made.header.to_json(), "payload": payload}
+
+    def _restore(self, request: Frame) -> Answer:
+        """Build the copy from a snapshot's file and put it in use, with a view of its seq."""
+        header = request.header
+        copy = self._open(header)
+        expected = (int(header["seq"]), Digest(header["digest"]))
+        with _forgotten_when_failing(copy):
+            state = snapshot.restore(copy, expected, Path(header["source"]))
+            repo = copy.repo
+            with _locked(repo):
+                _keep_view(repo, state)
+        return _describe(copy.state)
+
     def _forget(self, request: Frame) -> Answer:
         self._drop(str(request.header["directory"]))
         return {}
@@ -206,6 +231,15 @@ def _move(root: Path, target: Path) -> None:
 def _locked(repo: Any) -> Iterator[None]:
     with binding.of(repo).applying(), repo.lock():
         yield
+
+
+@contextmanager
+def _misfits_are_damage() -> Iterator[None]:
+    """Class what Mercurial stumbles over in a copy that changes under it, is gone or is damaged."""
+    try:
+        yield
+    except (LookupError, *MISFITS) as failure:
+        raise TransientError("worker.failed", "the copy could not be read", why=repr(failure)) from failure
 
 
 @contextmanager

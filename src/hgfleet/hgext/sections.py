@@ -55,7 +55,7 @@ def apply_sections(repo: Any, tr: Any, source: Source) -> Pushlog:
     for tag, stream in payload.read_sections(source):
         match tag:
             case Tag.CHANGEGROUP:
-                _apply_changegroup(repo, tr, stream)
+                apply_changegroup(repo, tr, stream)
             case Tag.PHASES:
                 moved = payload.read_phases(stream)
                 apply_phases(repo, tr, moved, first_rev)
@@ -72,7 +72,8 @@ def apply_sections(repo: Any, tr: Any, source: Source) -> Pushlog:
     return Pushlog(past, files)
 
 
-def _apply_changegroup(repo: Any, tr: Any, stream: payload.SectionStream) -> None:
+def apply_changegroup(repo: Any, tr: Any, stream: payload.SectionStream) -> None:
+    """Add the changegroup's revisions, public until the phases come."""
     version = payload.read_changegroup_version(stream)
     unpacker = changegroup.getunbundler(version, stream, b"UN")
     unpacker.apply(repo, tr, SOURCE, b"hgfleet:", targetphase=phases.public)

@@ -19,7 +19,7 @@ from functools import partial
 from hgfleet.errors import InDoubtError, PoisonError, RejectedError, TransientError
 from hgfleet.model.acceptance import RepoHead
 from hgfleet.model.features import check_readable
-from hgfleet.model.ids import HostName, Offset, RepoId
+from hgfleet.model.ids import Digest, HostName, Offset, RepoId
 from hgfleet.model.message import Envelope, Kind, Message, decode_message, encode_message, make_message
 from hgfleet.model.settlement import HandedOver, Outcome, Settled, handed_over
 from hgfleet.ports.replication_log import NewRecord
@@ -107,6 +107,12 @@ class AppendDesk:
     def unsettled_repositories(self) -> list[RepoId]:
         """Return the repositories with an unsettled append."""
         return [repository for _, repository in self._results]
+
+    def named_blobs(self) -> set[Digest]:
+        """Return the blobs that unsettled appends name."""
+        messages = (decode_message(awaited.records[-1].value) for awaited in self._results.values())
+        refs = (message.envelope.payload for message in messages)
+        return {ref.sha256 for ref in refs if not ref.is_inline}
 
     def close(self) -> None:
         """Stop asking; what is unsettled is for the next life to find out."""

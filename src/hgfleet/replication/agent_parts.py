@@ -12,6 +12,12 @@ from pathlib import Path
 
 from hgfleet.model.ids import HostName
 from hgfleet.model.message import INLINE_LIMIT_BYTES
+from hgfleet.model.retention import (
+    DEFAULT_RETENTION,
+    DEFAULT_SNAPSHOTS,
+    RetentionPolicy,
+    SnapshotPolicy,
+)
 from hgfleet.ports.blob_store import BlobStore
 from hgfleet.ports.progress import ProgressBoard
 from hgfleet.ports.replication_log import ReplicationLog
@@ -43,6 +49,8 @@ class AgentOptions:
     )
     append_deadline_seconds: float = 10.0
     inline_limit_bytes: int = INLINE_LIMIT_BYTES
+    snapshots: SnapshotPolicy = DEFAULT_SNAPSHOTS
+    retention: RetentionPolicy = DEFAULT_RETENTION
     release: str = ""
     faults: Faults = NO_FAULTS
 

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from hgfleet.adapters.agent_index import IndexEntry
 from hgfleet.errors import RejectedError
 from hgfleet.model.catalogue import Binding
-from hgfleet.model.ids import CATALOGUE, Digest, Epoch, Offset, Partition, RepoId, Seq
+from hgfleet.model.ids import CATALOGUE, Digest, Epoch, Offset, Partition, RepoId, Seq, parse_host_name
 from hgfleet.model.message import Topic
+from hgfleet.model.snapshot import parse_header
 from hgfleet.ports.replication_log import NewRecord
 from hgfleet.replication.agent_adoption import Adoption, AdoptionDesk
 from hgfleet.replication.agent_catalogue import Author, Changed, log_behind
@@ -25,6 +26,8 @@ from hgfleet.replication.agent_feed import FeedDesk
 from hgfleet.replication.agent_fields import RequestFields
 from hgfleet.replication.agent_parts import AgentParts
 from hgfleet.replication.agent_reading import read_entries
+from hgfleet.replication.agent_retention import Retention
+from hgfleet.replication.agent_snapshots import SnapshotDesk, describe
 from hgfleet.replication.agent_streams import Followers, Send, StateStreams
 from hgfleet.replication.agent_view import STATE_PLACE
 
@@ -40,8 +43,10 @@ T = TypeVar("T")
 class Requests:
     """Answers requests with the agent's parts."""
 
-    def __init__(self, parts: AgentParts) -> None:
+    def __init__(self, parts: AgentParts, retention: Retention) -> None:
         self._parts = parts
+        self._retention = retention
+        self._snapshots = SnapshotDesk(parts)
         self._options = parts.options
         self._view = parts.view
         self._changes = ChangeDesk(parts)
@@ -64,6 +69,9 @@ class Requests:
             "rename": self._rename,
             "blob_put": self._blob_put,
             "blob_get": self._blob_get,
+            "snapshots": self._list_snapshots,
+            "snapshots_due": self._list_due,
+            "announce": self._announce,
             "state_publish": self._state_publish,
             "state_end": self._state_end,
             "feed_append": self._feed.append,
@@ -212,7 +220,12 @@ class Requests:
         last_seq = self._view.head(repository).seq
         entries = self._view.find(repository, after_seq, max_bytes) if after_seq < last_seq else []
         if after_seq < last_seq and (not entries or entries[0].seq != after_seq + 1):
-            raise RejectedError("log.overrun", "the log does not reach back so far", status=410)
+            raise RejectedError(
+                "log.overrun",
+                "the log does not reach back so far",
+                status=410,
+                first_seq=self._view.first_seq(repository),
+            )
         wires = await self._wires(Topic.CATALOGUE if repository == CATALOGUE else Topic.PUSHDATA, entries)
         messages = [_message_fields(entry, wire) for entry, wire in zip(entries, wires, strict=True)]
         return {"messages": messages, "last_seq": last_seq}, b"".join(wires)
@@ -263,6 +276,7 @@ class Requests:
 
     async def _blob_put(self, fields: RequestFields, body: bytes) -> Answer:
         source, sha256 = Path(fields.text("path")), fields.digest("sha256")
+        self._retention.note_put(sha256)
         size_bytes = fields.natural("size_bytes")
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._parts.blob_pool, self._take_over, source, sha256, size_bytes)
@@ -283,6 +297,22 @@ class Requests:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._parts.blob_pool, self._options.blobs.get, sha256, target)
         return {}, b""
+
+    # ---- snapshots
+
+    async def _list_snapshots(self, fields: RequestFields, body: bytes) -> Answer:
+        in_force = self._snapshots.in_force(fields.repository())
+        return {"snapshots": [describe(snapshot) for snapshot in in_force]}, b""
+
+    async def _list_due(self, fields: RequestFields, body: bytes) -> Answer:
+        due = await self._snapshots.due(parse_host_name(fields.text("host")))
+        return {"due": [{"repository": one.repository, "seconds": one.seconds} for one in due]}, b""
+
+    async def _announce(self, fields: RequestFields, body: bytes) -> Answer:
+        header, blob = parse_header(fields.take("header", dict)), fields.payload(b"")
+        host = parse_host_name(fields.text("host"))
+        is_in_force = await self._snapshots.announce(header, blob, host, self._wait_seconds)
+        return {"is_in_force": is_in_force}, b""
 
     # ---- the fleet's state
 

@@ -22,9 +22,22 @@ from hgfleet.errors import PoisonError
 from hgfleet.model.acceptance import PartitionReader, RepoHead, Verdict
 from hgfleet.model.catalogue import Binding, Catalogue
 from hgfleet.model.fleet import FleetView
-from hgfleet.model.ids import CATALOGUE, START, Epoch, Offset, Partition, Position, RepoId, RepoPath, Seq
-from hgfleet.model.message import Message, Topic, decode_message
+from hgfleet.model.ids import (
+    CATALOGUE,
+    NO_DIGEST,
+    Digest,
+    Epoch,
+    Offset,
+    Partition,
+    Position,
+    RepoId,
+    RepoPath,
+    Seq,
+)
+from hgfleet.model.message import Kind, Message, Topic, decode_message
+from hgfleet.model.partition_fold import PartitionFold, parse_checkpoint
 from hgfleet.model.settlement import Appends, Settled
+from hgfleet.model.standing import Standing
 from hgfleet.ports.replication_log import Record
 from hgfleet.replication.agent_log_io import Place
 from hgfleet.replication.agent_recent import RecentRecords
@@ -34,6 +47,7 @@ CATALOGUE_PLACE: Place = (Topic.CATALOGUE, Partition(0))
 STATE_PLACE: Place = (Topic.STATE, Partition(0))
 FEED_PLACE: Place = (Topic.FEED, Partition(0))
 FLUSH_MESSAGES = 1000
+_CHANGE_STANDING = frozenset({Kind.SNAPSHOT, Kind.BUNDLES, Kind.DELETED})
 DAMAGED_VALUE = "damaged"  # stands for a state value that is not JSON: no reader takes it for anything
 
 logger = logging.getLogger("hgfleet.replication.agent_view")
@@ -67,14 +81,18 @@ class AgentView:
         self._index = index
         self.catalogue = Catalogue()
         self.fleet = FleetView()
-        self.readers = {
-            Partition(number): _make_reader(known.get(Partition(number))) for number in range(partitions)
+        self.folds = {Partition(n): _make_fold(known.get(Partition(n))) for n in range(partitions)}
+        self.readers = {partition: fold.reader for partition, fold in self.folds.items()}
+        self.checkpoints: dict[Partition, dict[Offset, Digest]] = {
+            partition: dict(known[partition].checkpoints) if partition in known else {}
+            for partition in self.folds
         }
         self.appends = {place: Appends() for place in [CATALOGUE_PLACE, *map(pushdata, self.readers)]}
         self.listeners = Listeners()
         self.recent = RecentRecords()
         self.state_offset = Offset(0)
         self.feed_offset = feed_offset
+        self.wanted: dict[RepoId, Seq] = {}  # up to where somebody wants a snapshot
         self._lost = index.lost()
         self._partition_by_repository = {
             repository: partition for partition, reader in self.readers.items() for repository in reader.heads
@@ -115,6 +133,32 @@ class AgentView:
     def find(self, repository: RepoId, after_seq: int, max_bytes: int) -> list[IndexEntry]:
         """Return where messages after a seq lie."""
         return self._index.find(repository, after_seq, max_bytes)
+
+    def first_seq(self, repository: RepoId) -> Seq:
+        """Return the seq of the first message that the log still has; one more than the last if none."""
+        entries = self._index.find(repository, 0, 1)
+        return entries[0].seq if entries else Seq(self.head(repository).seq + 1)
+
+    def standing(self, repository: RepoId) -> Standing:
+        """Return what is in force about a repository."""
+        partition = self.partition_of(repository)
+        return Standing() if partition is None else self.folds[partition].standings.get(repository)
+
+    def growth(self, repository: RepoId, after_seq: int) -> tuple[int, float]:
+        """Return the bytes of the messages after a seq, and when the log took the first of them (or 0)."""
+        return self._index.growth(repository, after_seq)
+
+    def named_blobs(self) -> set[Digest]:
+        """Return every blob that a message that counts, a checkpoint, or anything in force names."""
+        in_force = (message for fold in self.folds.values() for message in fold.standings.messages())
+        refs = (message.envelope.payload for message in in_force)
+        return self._index.blobs() | {ref.sha256 for ref in refs if not ref.is_inline}
+
+    def forget_before(self, partition: Partition, offset: Offset) -> None:
+        """Forget where messages lie that retention has removed."""
+        self._index.forget_before(partition, offset)
+        kept = {end: blob for end, blob in self.checkpoints[partition].items() if end >= offset}
+        self.checkpoints[partition] = kept
 
     def lost(self, path: str) -> Binding | None:
         """Return a binding of a log before this one that this log knows nothing of: its copies are ahead."""
@@ -185,7 +229,19 @@ class AgentView:
         for record in records:
             key, value = parse_state(record)
             self.fleet.take(key, value, record.offset)
+            self._take_wish(key, value)
             self.state_offset = record.next_offset
+
+    def _take_wish(self, key: str, value: Any) -> None:
+        """Take `snapshot/<repository>`: {"seq": n} wishes for a snapshot at n or later; null withdraws it."""
+        kind, _, repository = key.partition("/")
+        if kind != "snapshot":
+            return
+        seq = value.get("seq") if isinstance(value, Mapping) else None
+        if type(seq) is int:
+            self.wanted[RepoId(repository)] = Seq(seq)
+        else:
+            self.wanted.pop(RepoId(repository), None)
 
     def _take_catalogue(self, records: Sequence[Record]) -> None:
         was_parked = bool(self.catalogue.parked)
@@ -214,7 +270,7 @@ class AgentView:
                     self._index.note_bound(binding)
 
     def _take_pushdata(self, partition: Partition, records: Sequence[Record]) -> None:
-        reader = self.readers[partition]
+        fold, reader = self.folds[partition], self.readers[partition]
         for record in records:
             message = self._expected.get(record.value) or _decode(record)
             if isinstance(message, PoisonError):
@@ -222,7 +278,8 @@ class AgentView:
                 continue
             repository = message.envelope.repository
             was_parked = repository in reader.parked
-            verdict = reader.take(message, record.next_offset)
+            verdict = fold.take(message, record.next_offset)
+            self._note_said(partition, message)
             if verdict is Verdict.COUNTS:
                 self._partition_by_repository[repository] = partition
                 self._index.note_head(repository, partition, reader.head(repository))
@@ -233,17 +290,26 @@ class AgentView:
         self._index.note_position(partition, reader.position, tail_of(records[-1]))
         self.flush_if_due(seconds=1e9)
 
+    def _note_said(self, partition: Partition, message: Message) -> None:
+        """Note what is in force after a message that may have changed it, and what was written down."""
+        repository, kind = message.envelope.repository, message.envelope.kind
+        checkpoint = parse_checkpoint(message)
+        if checkpoint is not None:
+            self.checkpoints[partition][checkpoint.offset] = checkpoint.blob.sha256
+            self._index.note_checkpoint(partition, checkpoint.offset, checkpoint.blob.sha256)
+        elif kind in _CHANGE_STANDING:
+            in_force = self.folds[partition].standings.get(repository).messages
+            self._index.note_standing(repository, partition, in_force)
+
     def _take_unreadable(self, partition: Partition, record: Record, error: PoisonError) -> None:
-        repository, epoch = error.context.get("repository"), error.context.get("epoch")
+        repository = error.context.get("repository")
         logger.error(
             "log.unreadable-record",
             extra={"partition": partition, "offset": record.offset, "reason": str(error)},
         )
-        named = RepoId(repository) if isinstance(repository, str) else None
-        number = Epoch(epoch) if isinstance(epoch, int) else None
-        verdict = self.readers[partition].take_unreadable(record.next_offset, str(error), named, number)
-        if verdict is Verdict.PARKED and named is not None:
-            self._note_parked(partition, named)
+        verdict = self.folds[partition].take_unreadable(record.next_offset, error)
+        if verdict is Verdict.PARKED and isinstance(repository, str):
+            self._note_parked(partition, RepoId(repository))
 
     def _note_parked(self, partition: Partition, repository: RepoId) -> None:
         reason = self.readers[partition].parked[repository]
@@ -254,7 +320,14 @@ class AgentView:
         envelope = message.envelope
         position = Position(record.next_offset, head.position.epoch)
         entry = IndexEntry(
-            envelope.repository, head.seq, place[1], record.offset, position, len(record.value)
+            repository=envelope.repository,
+            seq=head.seq,
+            partition=place[1],
+            offset=record.offset,
+            position=position,
+            size_bytes=len(record.value),
+            at=record.at,
+            blob=NO_DIGEST if envelope.payload.is_inline else envelope.payload.sha256,
         )
         self._index.note_message(entry)
         if place == CATALOGUE_PLACE or head.is_created:  # not one whose creation a `void` overtook
@@ -288,10 +361,13 @@ def tail_of(record: Record) -> str:
     return f"{record.offset}:{record.at!r}:{zlib.crc32(record.value)}"
 
 
-def _make_reader(state: PartitionState | None) -> PartitionReader:
+def _make_fold(state: PartitionState | None) -> PartitionFold:
     if state is None:
-        return PartitionReader(START)
-    return PartitionReader(state.position, state.heads, state.parked)
+        return PartitionFold()
+    fold = PartitionFold(PartitionReader(state.position, state.heads, state.parked))
+    for message in state.standing:
+        fold.standings.put_back(message)
+    return fold
 
 
 def _decode(record: Record) -> Message | PoisonError:

@@ -15,15 +15,14 @@ import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from hgfleet.adapters.agent_index import AgentIndex, PartitionState
 from hgfleet.errors import ConfigError
-from hgfleet.model.ids import Offset, Partition
+from hgfleet.model.ids import Offset
 from hgfleet.model.message import Topic
 from hgfleet.ports.replication_log import ReplicationLog
 from hgfleet.replication.agent_appends import AppendDesk
@@ -34,8 +33,10 @@ from hgfleet.replication.agent_parts import AgentOptions, AgentParts
 from hgfleet.replication.agent_primary import Candidate, Primary
 from hgfleet.replication.agent_progress import Progress
 from hgfleet.replication.agent_requests import Requests
+from hgfleet.replication.agent_retention import Retention
 from hgfleet.replication.agent_server import AgentServer
-from hgfleet.replication.agent_view import FEED_PLACE, AgentView, pushdata, tail_of
+from hgfleet.replication.agent_start import open_index
+from hgfleet.replication.agent_view import FEED_PLACE, AgentView
 from hgfleet.replication.agent_visibility import VisibilityDesk
 from hgfleet.runtime.lifecycle import STOP_SIGNALS
 
@@ -54,7 +55,7 @@ async def run_log_agent(options: AgentOptions, stop: asyncio.Event | None = None
 
     Raises ConfigError when it cannot start, and what ended it otherwise.
     """
-    with _only_agent(options), _index(options) as (index, known), _pools() as pools:
+    with _only_agent(options), open_index(options) as (index, known), _pools() as pools:
         feed_offset = options.log.end_offset(*FEED_PLACE)
         view = AgentView(options.log.partitions(Topic.PUSHDATA), index, known, feed_offset)
         async with _log_io(options, view) as io:
@@ -91,21 +92,23 @@ def _assemble(options: AgentOptions, view: AgentView, io: LogIo, pools: _Pools) 
 
 async def _serve(parts: AgentParts, stop: asyncio.Event) -> None:
     """Serve until told to stop, or until a part fails."""
-    server = AgentServer(parts.options.socket_path, Requests(parts))
+    retention = Retention(parts)
+    server = AgentServer(parts.options.socket_path, Requests(parts, retention))
     await server.start()
     leading = asyncio.create_task(parts.primary.run())
     flushing = asyncio.create_task(_flush_regularly(parts.view))
+    keeping = asyncio.create_task(retention.run())
     cleaning = asyncio.create_task(clean_blobs_regularly(parts))
     committing = asyncio.create_task(parts.progress.run())
     stopping = asyncio.create_task(stop.wait())
     logger.info("agent.listening", extra={"socket": str(parts.options.socket_path)})
     try:
-        await _until_one_ends(stopping, leading, flushing, cleaning, parts.io.failed)
+        await _until_one_ends(stopping, leading, flushing, keeping, cleaning, parts.io.failed)
     finally:
         await server.stop(STOP_GRACE_SECONDS)
         parts.catalogue_desk.close()
         parts.desk.close()
-        for task in (leading, flushing, cleaning, committing, stopping):
+        for task in (leading, flushing, keeping, cleaning, committing, stopping):
             task.cancel()
 
 
@@ -154,45 +157,6 @@ def _lock(descriptor: int, path: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise ConfigError("log.agent-running", "a log agent runs here already", path=str(path)) from error
-
-
-@contextmanager
-def _index(options: AgentOptions) -> Iterator[tuple[AgentIndex, Mapping[Partition, PartitionState]]]:
-    """Open the index; forget it when the log is not the one it was made from, or was cut behind it."""
-    index = AgentIndex(options.index_path, options.log_id)
-    known = index.load()
-    if not all(_is_level(options.log, partition, state) for partition, state in known.items()):
-        logger.warning("index.rebuilt", extra={"reason": "the log is not the one that was indexed"})
-        index.reset()
-        known = {}
-    _check_start(options.log, known)
-    try:
-        yield index, known
-    finally:
-        index.close()
-
-
-def _is_level(log: ReplicationLog, partition: Partition, state: PartitionState) -> bool:
-    """Tell whether the last record that was read still lies where it was."""
-    last = Offset(int(state.tail.partition(":")[0]))
-    place = pushdata(partition)
-    if partition >= log.partitions(Topic.PUSHDATA) or log.end_offset(*place) < state.position.offset:
-        return False
-    if last < log.first_offset(*place):
-        return True
-    records = log.read(*place, last, 1)
-    return bool(records) and tail_of(records[0]) == state.tail
-
-
-def _check_start(log: ReplicationLog, known: Mapping[Partition, PartitionState]) -> None:
-    """Refuse to begin behind the log's start: what was there can't be told from the rest."""
-    for number in range(log.partitions(Topic.PUSHDATA)):
-        partition = Partition(number)
-        offset = known[partition].position.offset if partition in known else Offset(0)
-        if offset < log.first_offset(*pushdata(partition)):
-            raise ConfigError(
-                "log.overrun", "the log begins behind what this host has read", partition=partition
-            )
 
 
 def _end_on_broken_callback(io: LogIo) -> None:

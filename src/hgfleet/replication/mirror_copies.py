@@ -18,6 +18,9 @@ from hgfleet.model.ids import Partition, RepoId, Seq
 NO_SEQ = Seq(0)
 FIRST_STEP = 16
 MAX_STEP = 256
+OVERRUN_ATTEMPTS = (
+    3  # a host that was cut off joins when its copies are rebuilt; one that can't be is left out
+)
 STEP_SECONDS = 0.25  # a member's batch should not take longer: exposure has steps to stop at
 
 
@@ -25,7 +28,7 @@ class Cure(Enum):
     """What makes a parked copy whole again."""
 
     RETRY = "retry"  # apply the same message again later: another release, a blob that comes back
-    REBUILD = "rebuild"  # a fresh copy beside it, from the log's start, then a switch
+    REBUILD = "rebuild"  # a fresh copy beside it, from a snapshot or the log's start, then a switch
     PERSON = "person"  # the copy may hold what the log lost: nothing of it is overwritten
 
 
@@ -34,6 +37,7 @@ _MESSAGE_FAULTS = (
     *("message.", "payload.damaged", "payload.too-new", "blob.", "settings.", "frame.", "log."),
     *("worker.failed", "io:", "log.", "local."),
 )
+OVERRUN = "log.overrun"  # the log has no longer what the copy needs next
 _AHEAD_OF_LOG = ("message.gap", "apply.fork", "apply.gap", "log.behind")
 
 
@@ -41,6 +45,8 @@ def cure_for(reason: str) -> Cure:
     """Choose the cure by the error's code, with which a park's reason begins."""
     if reason.startswith(_AHEAD_OF_LOG):
         return Cure.PERSON
+    if reason.startswith(OVERRUN):
+        return Cure.REBUILD
     return Cure.RETRY if reason.startswith(_MESSAGE_FAULTS) else Cure.REBUILD
 
 
@@ -80,7 +86,13 @@ class Copy:
     def is_level(self) -> bool:
         """Whether it is as far as the log was when this host connected, or need not be."""
         is_there = self.applied >= self.target or (self.is_held and self.applied + 1 >= self.target)
-        return self.is_checked and (is_there or self.is_deleted or bool(self.parked))
+        return self.is_checked and (is_there or self.is_deleted or self._is_waited_for_in_vain)
+
+    @property
+    def _is_waited_for_in_vain(self) -> bool:
+        """Whether it is parked, and not about to be built anew because this host was away for long."""
+        is_overrun = self.parked.startswith(OVERRUN) and not self.is_returning
+        return bool(self.parked) and not (is_overrun and self.failures < OVERRUN_ATTEMPTS)
 
     @property
     def needs_work(self) -> bool:

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hgfleet.adapters.agent_answers import LoggedMessage, MessageBatch
+import structlog
+
+from hgfleet.adapters.agent_answers import LoggedMessage, MessageBatch, NamedSnapshot
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.errors import (
     FleetError,
@@ -30,6 +32,7 @@ from hgfleet.model.message import Envelope, Kind, decode_message
 from hgfleet.replication.mirror_worker import ApplyWorker
 from hgfleet.runtime import clock
 
+_log = structlog.get_logger()
 MAX_BLOB_BYTES = 64 * 1024 * 1024  # payloads fetched for one batch; a single larger one goes alone
 
 
@@ -171,6 +174,8 @@ class Lane(threading.Thread):
         if task.is_rebuild and not task.after_seq:
             shutil.rmtree(task.directory, ignore_errors=True)  # what an earlier attempt left
             self._worker.request("forget", directory=str(task.directory))
+        if not task.after_seq and (restored := self._restore(task)) is not None:
+            return restored
         batch = self._client.read(task.repository, task.after_seq, task.max_bytes)
         chosen = _choose(batch.messages, task)
         if not chosen.messages:
@@ -185,6 +190,34 @@ class Lane(threading.Thread):
         return Applied(
             task, seq, batch.last_seq, len(chosen.messages), seconds, chosen.is_held, chosen.is_deleted
         )
+
+    def _restore(self, task: ApplyTask) -> Applied | None:
+        """Begin a copy from the newest snapshot that can be had; None: from the log's start."""
+        for snapshot in self._client.snapshots(task.repository):
+            source = self._blobs / task.repository / "snapshot"
+            source.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._client.blob_get(snapshot.blob.sha256, source)
+                seq = self._request_restore(task, snapshot, source)
+            except (PoisonError, RejectedError) as error:  # the next best is good enough
+                names = {"repository": task.repository, "seq": snapshot.seq, "host": snapshot.host}
+                _log.error("applier.snapshot-unusable", **names, reason=_describe(error))
+                continue
+            finally:
+                source.unlink(missing_ok=True)
+            _log.info("applier.restored", repository=task.repository, seq=seq)
+            return Applied(task, seq, self._client.last(task.repository).seq, 1, 0.0)
+        return None
+
+    def _request_restore(self, task: ApplyTask, snapshot: NamedSnapshot, source: Path) -> Seq:
+        answer = self._worker.request(
+            "restore",
+            directory=str(task.directory),
+            source=str(source),
+            seq=snapshot.seq,
+            digest=snapshot.digest,
+        )
+        return Seq(answer.header["seq"])
 
     def _fetch(self, envelope: Envelope) -> None:
         directory = self._blobs / envelope.repository

@@ -1,0 +1,105 @@
+"""Snapshots through real processes: made by mirrors, they let the log forget and new copies begin."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from hgfleet.adapters.agent_answers import NamedSnapshot
+from hgfleet.adapters.sqlite_log import SqliteLog
+from hgfleet.model.ids import Partition
+from hgfleet.model.message import Topic
+from tests.support.agents import short_directory
+from tests.support.mirror_fleet import Mirror, MirrorFleet, Repository, use_agent
+
+RETENTION = {"seconds": 2.0, "interval_seconds": 0.3, "blob_grace_seconds": 2.0}
+
+
+@pytest.fixture
+def fleet(request: pytest.FixtureRequest) -> Iterator[MirrorFleet]:
+    with short_directory() as directory:
+        use_agent(directory)
+        fleet = MirrorFleet(directory, retention=getattr(request, "param", RETENTION)).start()
+        yield fleet
+        fleet.close()
+
+
+def snapshots(fleet: MirrorFleet, repository: Repository) -> tuple[NamedSnapshot, ...]:
+    return fleet.client.snapshots(repository.id)
+
+
+def first_offset(fleet: MirrorFleet, repository: Repository) -> int:
+    partition = fleet.client.last(repository.id).partition
+    assert partition is not None
+    log = SqliteLog(fleet.directory / "log.sqlite")
+    try:
+        return log.first_offset(Topic.PUSHDATA, Partition(partition))
+    finally:
+        log.close()
+
+
+def wait_trimmed(fleet: MirrorFleet, *repositories: Repository) -> None:
+    """Wait until the log has nothing left of the repositories' first messages."""
+    for repository in repositories:
+        fleet.wait(lambda r=repository: is_trimmed(fleet, r), f"the log forgets {repository.path}", 60)
+
+
+def is_trimmed(fleet: MirrorFleet, repository: Repository) -> bool:
+    """Whether everything before the older snapshot is gone from the log."""
+    kept = snapshots(fleet, repository)
+    return len(kept) == 2 and first_offset(fleet, repository) > 2
+
+
+def begin_again(mirror: Mirror) -> None:
+    """Let a mirror lose its disk."""
+    if mirror.process.is_running:
+        mirror.process.kill()
+    shutil.rmtree(mirror.home)
+    mirror.process.start()
+
+
+def test_the_log_forgets_behind_two_snapshots_and_an_empty_mirror_begins_from_them(
+    fleet: MirrorFleet,
+) -> None:
+    busy, quiet = fleet.create("busy"), fleet.create("quiet")
+    fleet.push(busy, 5)
+    fleet.push(quiet, 3)
+    for _ in range(3):
+        fleet.push(busy, 2)
+    fleet.assert_converged(busy, quiet)
+    wait_trimmed(fleet, busy, quiet)
+    one, other = fleet.mirrors
+    begin_again(other)
+    fleet.wait(lambda: other.is_ready, "the mirror serves again", 60)
+    assert other.process.has_logged("applier.restored")
+    fleet.push(busy)
+    fleet.push(quiet)
+    fleet.assert_converged(busy, quiet)
+    made = sum(mirror.process.text().count('"snapshots.made"') for mirror in (one, other))
+    assert made >= 4
+
+
+def test_an_agent_without_index_begins_at_the_checkpoint_of_a_trimmed_log(fleet: MirrorFleet) -> None:
+    repository = fleet.create("app")
+    fleet.push(repository, 6)
+    fleet.assert_converged(repository)
+    wait_trimmed(fleet, repository)
+    before = fleet.client.last(repository.id)
+    fleet.agent.kill()
+    for path in fleet.directory.glob("index.sqlite*"):
+        path.unlink()
+    fleet.agent.start()
+    fleet.wait_agent()
+    after = fleet.client.last(repository.id)
+    assert (after.seq, after.digest, after.position.offset) == (
+        before.seq,
+        before.digest,
+        before.position.offset,
+    )
+    fleet.push(repository, 2)
+    fleet.assert_converged(repository)
+    begin_again(fleet.mirrors[0])
+    fleet.wait_ready()
+    fleet.assert_converged(repository)
