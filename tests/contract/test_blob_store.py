@@ -189,3 +189,15 @@ class TestS3Blobs(BlobStoreContract):
 
     def damage(self, store: BlobStore, sha256: Digest) -> None:
         self.server.object_file(self.options.bucket, f"blobs/{sha256[:2]}/{sha256}").write_bytes(b"dat!")
+
+    def test_many_blobs_are_listed_page_by_page_and_nothing_else(self, store: S3Blobs) -> None:
+        bucket = self.server.data / self.options.bucket
+        digests = {hashlib.sha256(bytes([number >> 8, number & 255])).hexdigest() for number in range(1100)}
+        for digest in digests:
+            path = bucket / "blobs" / digest[:2] / digest
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        for foreign in ("blobs/other", "elsewhere", f"blobs/zz/{'0' * 64}", f"blobs/{'0' * 64}"):
+            (bucket / foreign).parent.mkdir(parents=True, exist_ok=True)
+            (bucket / foreign).touch()
+        assert {digest for digest, _, _ in store.list()} == digests

@@ -142,11 +142,11 @@ def _of_service(error: ClientError, options: S3Options, context: dict[str, str])
     if code == "NoSuchBucket":
         return _no_bucket(options)
     context = {**context, "reason": _short(error)}
+    if code in _FULL:
+        return TransientError("blob.full", "the blob store is full", **context)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if code in _FORBIDDEN or status in _FORBIDDEN_STATUS:
         return TransientError("blob.forbidden", "the blob store refuses us", hint=_FORBIDDEN_HINT, **context)
-    if code in _FULL:
-        return TransientError("blob.full", "the blob store is full", **context)
     return TransientError("blob.unavailable", "the blob store cannot be used", **context)
 
 

@@ -93,15 +93,16 @@ def s3_options(config: FleetConfig) -> S3Options:
     return S3Options(**dict(config.s3))
 
 
-def open_directory(config: FleetConfig) -> Directory:
+def open_directory(layout: FleetLayout) -> Directory:
     """Open the directory of accounts, for log-ins: it goes on over an outage. Raises ConfigError."""
     from hgfleet.adapters.cached_directory import CachedDirectory, CacheLimits
 
+    config = layout.config
     limits = CacheLimits(config.directory.lookup_timeout_seconds, config.directory.outage_seconds)
     if config.directory.kind == "ldap":
         from hgfleet.adapters.account_cache import AccountCache
 
-        cache = AccountCache(FleetLayout(config).primary.accounts_cache)
+        cache = AccountCache(layout.primary.accounts_cache)
         return CachedDirectory(open_plain_directory(config), limits, cache)
     return CachedDirectory(open_plain_directory(config), limits)
 

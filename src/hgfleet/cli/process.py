@@ -140,7 +140,7 @@ def run_ssh_process(start: Start) -> int:
             visible_wait_seconds=config.push.visible_wait_seconds,
         ),
     )
-    return run_ssh_front(options, open_directory(config))
+    return run_ssh_front(options, open_directory(start.layout))
 
 
 def run_ssh_entrance_process(start: Start) -> int:

@@ -19,6 +19,7 @@ from mercurial import changegroup, encoding
 from mercurial.node import hex as to_hex
 
 from hgfleet.hgext import markers, steps
+from hgfleet.hgext.collecting import collecting
 from hgfleet.model.ids import Node
 from hgfleet.model.message import Json
 from hgfleet.model.payload import PastPush, PayloadWriter, PhaseChanges, Target
@@ -90,7 +91,7 @@ def changegroup_chunks(repo: Any, version: bytes, first_rev: int, end_rev: int) 
     # walks whole filelogs, the slow one reads every new manifest: which is faster depends on how many there
     # are.
     is_many = len(nodes) >= MANY_CHANGESETS and version == b"02"
-    yield from bundler.generate(range(first_rev), nodes, is_many, SOURCE)
+    yield from collecting(bundler.generate(range(first_rev), nodes, is_many, SOURCE))
 
 
 def describe_changesets(repo: Any, change: Change, heads_before: frozenset[int]) -> dict[str, Json]:

@@ -20,6 +20,7 @@ from mercurial.repo import requirements as known_requirements
 from hgfleet.errors import NOTHING_CHANGED, ConfigError, PoisonError
 from hgfleet.hgext import (
     binding,
+    collecting,
     copies,
     creation,
     exposed,
@@ -53,6 +54,7 @@ def uisetup(ui: Any) -> None:
     extensions.wrapfunction(repair, "strip", _refuse_strip)
     extensions.wrapfunction(exchange, "unbundle", push_errors.unbundle)
     extensions.wrapfunction(streamclone, "streamed_requirements", _hide_requirement)
+    collecting.uisetup()
     pushlog_symbols.register(ui)
     known_requirements.feature_setup_funcs.add(_support_requirement)
     _is_set_up.append(True)
