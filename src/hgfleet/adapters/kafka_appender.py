@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from hgfleet.adapters.kafka_errors import in_doubt, not_handed_over
+from hgfleet.adapters.kafka_errors import as_kafka_error, in_doubt, queue_full, refusal
 from hgfleet.adapters.kafka_settings import KafkaSettings
 from hgfleet.errors import TransientError
 from hgfleet.model.ids import Offset
@@ -99,10 +99,12 @@ class Appender:
                 partition=record.partition,
                 on_delivery=lambda error, message: delivery.note(number, error, message),
             )
-        except (BufferError, KafkaException) as error:
-            if isinstance(error, KafkaException):
-                self._replace_if_fatal(producer, error.args[0])
-            raise (not_handed_over(error) if number == 0 else in_doubt(str(error))) from error
+        except BufferError as error:
+            raise (queue_full() if number == 0 else in_doubt(str(error))) from error
+        except KafkaException as error:
+            reason = as_kafka_error(error)
+            self._replace_if_fatal(producer, reason)
+            raise (refusal(reason) if number == 0 else in_doubt(reason)) from error
 
     def _replace_if_fatal(self, producer: Producer, error: KafkaError) -> None:
         """Begin anew after an error that ends an idempotent producer: it answers nothing any more."""

@@ -36,8 +36,8 @@ OUT_OF_RANGE = frozenset(
 )
 
 
-def unreadable(error: KafkaError) -> TransientError:
-    """Translate a failure of reading or asking."""
+def refusal(error: KafkaError) -> TransientError:
+    """Translate a failure of reading or asking, or of a hand-over that the library did not take."""
     code, message = _describe(error)
     return TransientError(code, message, reason=_text(error))
 
@@ -48,9 +48,9 @@ def as_kafka_error(exception: KafkaException) -> KafkaError:
     return error if isinstance(error, KafkaError) else KafkaError(KafkaError._FAIL, str(error))
 
 
-def not_handed_over(reason: object) -> TransientError:
-    """Return the error for a record that the library did not take: it never was sent."""
-    return TransientError("log.busy", "the log is busy", reason=str(reason))
+def queue_full() -> TransientError:
+    """Return the error for a record that the library has no room for: it never was sent."""
+    return TransientError("log.busy", "the log is busy", reason="too much waits to be sent")
 
 
 def in_doubt(error: KafkaError | str) -> InDoubtError:
@@ -93,6 +93,8 @@ def _describe(error: KafkaError) -> tuple[str, str]:
         return "log.denied", "Kafka does not let us do this"
     if error.code() in _NO_TOPIC:
         return "log.no-topic", "Kafka has no such topic or partition"
+    if error.code() == KafkaError._FATAL:  # the producer was given up; the next one takes the next record
+        return "log.busy", "the log is busy"
     return "log.unreachable", "Kafka does not answer"
 
 

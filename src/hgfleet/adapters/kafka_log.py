@@ -104,7 +104,7 @@ class KafkaLog:
         try:
             answer.result()
         except KafkaException as error:
-            raise kafka_errors.unreadable(kafka_errors.as_kafka_error(error)) from error
+            raise kafka_errors.refusal(kafka_errors.as_kafka_error(error)) from error
 
     def wait(self, seen: Mapping[Place, Offset], timeout_seconds: float) -> bool:
         """Block until there is news; raise TransientError `log.replaced` when the log is another one."""
@@ -137,7 +137,7 @@ def _count_partitions(admin: AdminClient, settings: KafkaSettings) -> dict[Topic
     try:
         topics = admin.list_topics(timeout=ADMIN_SECONDS).topics
     except KafkaException as error:
-        raise kafka_errors.unreadable(kafka_errors.as_kafka_error(error)) from error
+        raise kafka_errors.refusal(kafka_errors.as_kafka_error(error)) from error
     counts = {
         topic: len(topics[name].partitions) for topic in Topic if (name := settings.topic(topic)) in topics
     }
@@ -157,5 +157,5 @@ def _identify(admin: AdminClient, settings: KafkaSettings) -> tuple[str, dict[To
         cluster_id = str(admin.describe_cluster(request_timeout=ADMIN_SECONDS).result().cluster_id)
         topic_ids = read_topic_ids(admin, settings)
     except KafkaException as error:
-        raise kafka_errors.unreadable(kafka_errors.as_kafka_error(error)) from error
+        raise kafka_errors.refusal(kafka_errors.as_kafka_error(error)) from error
     return make_log_id(cluster_id, topic_ids), topic_ids

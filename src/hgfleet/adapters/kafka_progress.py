@@ -40,7 +40,7 @@ class KafkaProgress:
         try:
             self._consumer(host).commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
-            raise kafka_errors.unreadable(kafka_errors.as_kafka_error(error)) from error
+            raise kafka_errors.refusal(kafka_errors.as_kafka_error(error)) from error
 
     def committed(self) -> dict[HostName, dict[Partition, Position]]:
         """Return what every group of ours has committed."""
@@ -53,7 +53,7 @@ class KafkaProgress:
             ]
             return {HostName(host): self._read(admin, host) for host in sorted(hosts)}
         except KafkaException as error:
-            raise kafka_errors.unreadable(kafka_errors.as_kafka_error(error)) from error
+            raise kafka_errors.refusal(kafka_errors.as_kafka_error(error)) from error
 
     def close(self) -> None:
         """Release every handle."""

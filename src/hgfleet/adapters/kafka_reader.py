@@ -57,7 +57,7 @@ class Reader:
                 return self._ask_ends(partition)
             except KafkaException as error:
                 if clock.monotonic() > deadline:
-                    raise kafka_errors.unreadable(kafka_errors.as_kafka_error(error)) from error
+                    raise kafka_errors.refusal(kafka_errors.as_kafka_error(error)) from error
                 self._learn_leaders(partition.topic)
 
     def _ask_ends(self, partition: TopicPartition) -> tuple[Offset, Offset]:
@@ -118,7 +118,7 @@ class Reader:
             yield handle
         except KafkaException as error:
             handle.close()
-            raise kafka_errors.unreadable(kafka_errors.as_kafka_error(error)) from error
+            raise kafka_errors.refusal(kafka_errors.as_kafka_error(error)) from error
         except BaseException:
             handle.close()
             raise

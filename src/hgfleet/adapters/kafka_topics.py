@@ -19,9 +19,12 @@ from hgfleet.adapters import kafka_errors
 from hgfleet.adapters.kafka_settings import RECORD_BYTES, KafkaSettings
 from hgfleet.errors import ConfigError
 from hgfleet.model.message import Topic
+from hgfleet.runtime import clock
 
 ADMIN_SECONDS = 15.0
+PAUSE_SECONDS = 0.1
 FOR_EVER = "-1"
+MISSING = "missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,16 @@ def create_topics(settings: KafkaSettings, plans: list[TopicPlan]) -> list[str]:
         for plan in missing
     ]
     answers = admin.create_topics(new, operation_timeout=ADMIN_SECONDS, request_timeout=ADMIN_SECONDS)
-    return [name for name, answer in answers.items() if _is_created(name, answer)]
+    created = [name for name, answer in answers.items() if _is_created(name, answer)]
+    _wait_for(admin, {plan.name for plan in missing})
+    return created
+
+
+def _wait_for(admin: AdminClient, names: set[str]) -> None:
+    """Wait until a broker tells of the topics: it answers the making before all have heard of it."""
+    deadline = clock.monotonic() + ADMIN_SECONDS
+    while not names <= _list_topics(admin).keys() and clock.monotonic() < deadline:
+        clock.sleep(PAUSE_SECONDS)
 
 
 def find_differences(settings: KafkaSettings, plans: list[TopicPlan]) -> list[Difference]:
@@ -108,7 +120,7 @@ def find_differences(settings: KafkaSettings, plans: list[TopicPlan]) -> list[Di
             found = _read_settings(admin, plan.name)
             differences += _compare(settings, plan, there[plan.name], found)
         else:
-            differences.append(Difference(plan.name, "topic", "there", "missing", "hgfleet log create"))
+            differences.append(Difference(plan.name, "topic", "there", MISSING, "hgfleet log create"))
     return differences
 
 
@@ -142,7 +154,7 @@ def _list_topics(admin: AdminClient) -> dict[str, TopicMetadata]:
     try:
         topics: dict[str, TopicMetadata] = admin.list_topics(timeout=ADMIN_SECONDS).topics
     except KafkaException as error:
-        raise kafka_errors.unreadable(kafka_errors.as_kafka_error(error)) from error
+        raise kafka_errors.refusal(kafka_errors.as_kafka_error(error)) from error
     return {name: topic for name, topic in topics.items() if topic.error is None}
 
 
@@ -152,7 +164,7 @@ def _read_settings(admin: AdminClient, topic: str) -> dict[str, str]:
     try:
         entries = answer.result()
     except KafkaException as error:
-        raise kafka_errors.unreadable(kafka_errors.as_kafka_error(error)) from error
+        raise kafka_errors.refusal(kafka_errors.as_kafka_error(error)) from error
     return {name: entry.value for name, entry in entries.items() if entry.value is not None}
 
 

@@ -21,14 +21,15 @@ def create_kafka_topics(config: FleetConfig) -> tuple[list[str], list[Difference
 
     Raises RejectedError where the log is embedded, ConfigError, TransientError.
     """
-    from hgfleet.adapters.kafka_topics import create_topics
+    from hgfleet.adapters.kafka_topics import MISSING, create_topics, find_differences
 
     if config.log.kind != "kafka":
         raise RejectedError(
             "log.embedded", "the embedded log is made by the first start", hint="see log.kind"
         )
     settings, plans = _plan(config)
-    return create_topics(settings, plans), find_topic_differences(config)
+    there = [difference for difference in find_differences(settings, plans) if difference.found != MISSING]
+    return create_topics(settings, plans), there
 
 
 def find_topic_differences(config: FleetConfig) -> list[Difference]:
