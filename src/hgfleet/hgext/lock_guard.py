@@ -78,6 +78,23 @@ def take(repo: Any, vfs: Any, name: bytes, wait: bool, take_link: Callable[[], A
     return held
 
 
+class _GuardedLock(lock.lock):
+    """Mercurial's lock without its link."""
+
+    def _trylock(self) -> None:
+        self.held += 1
+
+
+def hold_without_link(
+    vfs: Any, name: bytes, releasefn: Any, acquirefn: Any, desc: Any, steal_from: Any = None
+) -> Any:
+    """Return a held lock that only its guard keeps: for a copy that no other host and no stock `hg` writes.
+
+    The link is made and removed twice per message that a mirror applies.
+    """
+    return _GuardedLock(vfs, name, 0, releasefn=releasefn, acquirefn=acquirefn, desc=desc)
+
+
 def is_locked(repo: Any) -> bool:
     """Tell whether a living process holds the lock for changes."""
     guard = LockGuard(guard_path(repo, STORE_LOCK))

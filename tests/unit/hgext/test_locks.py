@@ -112,3 +112,15 @@ def test_the_working_directorys_lock_ends_with_its_holder_too(fleet: Fleet) -> N
     with fleet.repo.wlock(), fleet.repo.lock():
         assert link.readlink() == Path(f"{prefix}:{os.getpid()}")
     assert not os.path.lexists(link)
+
+
+def test_a_mirrors_copy_is_locked_without_a_link(fleet: Fleet) -> None:
+    copy = fleet.replica()
+    fleet.replay(copy)
+    with copy.repo.lock():
+        assert not (store_of(copy) / "lock").is_symlink()
+        assert lock_guard.is_locked(copy.repo)
+        with copy.repo.lock():  # as often as Mercurial's own
+            pass
+        assert lock_guard.is_locked(copy.repo)
+    assert not lock_guard.is_locked(copy.repo)
