@@ -13,8 +13,8 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,7 @@ class SessionPage:
 
 
 _recorded: list[RecordedChange] = []
+_put_off: dict[str, Callable[[], None]] = {}
 _pages: list[SessionPage] = []
 _registers: list[Path] = []
 _ACCOUNT_FILE = "account"
@@ -76,16 +77,27 @@ def watch(page: SessionPage) -> None:
     _pages[:] = [page]
 
 
+def prepare(register: Path) -> None:
+    """Make this process's directory before anybody waits for it; introduce() makes it otherwise."""
+    with suppress(OSError):
+        _own(register).mkdir(parents=True, exist_ok=True)
+        (_own(register) / _ACCOUNT_FILE).touch()
+
+
 def introduce(register: Path, account: str) -> Path:
     """Tell the host's other sessions whom this process acts for; return a directory of its own.
 
     The session server removes the directory when the process has ended. Raises OSError.
     """
     _registers[:] = [register]
-    own = register / str(os.getpid())
+    own = _own(register)
     own.mkdir(parents=True, exist_ok=True)
     (own / _ACCOUNT_FILE).write_text(account)
     return own
+
+
+def _own(register: Path) -> Path:
+    return register / str(os.getpid())
 
 
 def account_of(pid: str) -> str:
@@ -108,6 +120,24 @@ def take_recorded() -> list[RecordedChange]:
     taken = list(_recorded)
     _recorded.clear()
     return taken
+
+
+def put_off(name: str, work: Callable[[], None]) -> bool:
+    """Do something that nobody waits for when the session has ended; False where there is no session.
+
+    The last work of a name counts. A session that is killed does none.
+    """
+    if _pages:
+        _put_off[name] = work
+    return bool(_pages)
+
+
+def do_what_was_put_off() -> None:
+    """Do it; what one raises keeps no other from being done."""
+    with ExitStack() as stack:
+        for work in _put_off.values():
+            stack.callback(work)
+        _put_off.clear()
 
 
 @contextmanager

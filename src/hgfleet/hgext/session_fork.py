@@ -27,6 +27,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
+from hgfleet.hgext import session_context
 from hgfleet.hgext.session_context import SessionPage
 
 _LOG, _CONTROL = 3, 4  # a child's descriptors beside 0, 1 and 2
@@ -130,7 +131,16 @@ def _be_child(work: Work, forget_parent: Callable[[], None], origin: _Origin, *,
         _log.exception("session.crashed")
     finally:
         _tell_status(status)
+        _finish()
         os._exit(status)
+
+
+def _finish() -> None:
+    """Do what nobody waits for: the client is gone, and what goes wrong now is for the log only."""
+    try:
+        session_context.do_what_was_put_off()
+    except BaseException:
+        _log.exception("session.unfinished")
 
 
 def _start_clean(parent: int) -> None:
@@ -201,6 +211,7 @@ def _run(work: Work, page: SessionPage, header: Header, descriptors: list[int]) 
 
 def _tell_status(status: int) -> None:
     """Let go of the client's streams, then tell the parent, which may pass it on at once."""
-    os.closerange(0, _LOG)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    _put(dict.fromkeys((0, 1, 2), null))  # not closed: what is opened now must not become one of them
     with suppress(OSError), _control() as control:  # the parent may be gone
         control.send(_STATUS.pack(status))

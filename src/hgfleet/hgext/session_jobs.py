@@ -47,7 +47,8 @@ class SessionJobs:
         return parse_serve(header).description if is_serve else parse_catch_up(header).description
 
     def warm_up(self) -> None:
-        """Open a repository and answer what every client asks first."""
+        """Open a repository and answer what every client asks first; have a directory."""
+        session_context.prepare(self._setting.scratch)
         self._warm_up.read()
 
     def make(self, header: Header, descriptors: Sequence[int]) -> Job:

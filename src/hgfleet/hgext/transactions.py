@@ -195,6 +195,8 @@ def _make_class(base: Any) -> type:  # noqa: C901  # one class; each method is s
 
         def _lock(self, vfs: Any, lockname: bytes, wait: bool, *args: Any, **named: Any) -> Any:
             take_link = functools.partial(super()._lock, vfs, lockname, False, *args, **named)
+            if binding.of(self).options.role == "mirror":
+                take_link = functools.partial(lock_guard.hold_without_link, vfs, lockname, *args, **named)
             return lock_guard.take(self.unfiltered(), vfs, lockname, wait, take_link)
 
         def transaction(self, desc: bytes, report: Any = None) -> Any:
@@ -215,7 +217,9 @@ def _make_class(base: Any) -> type:  # noqa: C901  # one class; each method is s
             return super().hook(name, throw, **args)
 
         def updatecaches(self, tr: Any = None, full: bool = False, caches: Any = None) -> None:
-            if not binding.of(self).is_applying:
+            if binding.of(self).is_applying:
+                return
+            if not session_context.put_off("caches", lambda: super(FleetRepository, self).updatecaches()):
                 super().updatecaches(tr, full, caches)
 
         def cancopy(self) -> bool:
