@@ -63,6 +63,7 @@ PACKAGES = (
     Package("ldap-utils", ("usr/bin/ldapsearch", "usr/bin/ldapmodify"), "-VV", is_for_tests=True),
     Package("openssh-server", ("usr/sbin/sshd",), "-V", is_for_tests=True),
     Package("iproute2", ("usr/sbin/ip",), "-V", is_for_tests=True),
+    Package("systemd", ("usr/bin/systemd-analyze",), "--version", is_for_tests=True),
     Package("nftables", ("usr/sbin/nft",), "-v", is_for_tests=True),
     # Accounts for sshd that this machine's need not know, without root.
     Package("libnss-wrapper", (), "", library="libnss_wrapper.so", is_for_tests=True),
@@ -183,7 +184,8 @@ def _apt_options() -> list[str]:
 
 
 def _write_wrapper(program: str, prefix: Path, *, probe: str | None) -> None:
-    directories = [*prefix.glob("usr/lib/*-linux-*"), *prefix.glob("lib/*-linux-*")]
+    patterns = ("usr/lib/*-linux-*", "lib/*-linux-*", "usr/lib/*-linux-*/systemd")
+    directories = [path for pattern in patterns for path in prefix.glob(pattern)]
     text = WRAPPER.format(
         prefix=prefix.relative_to(TOOLS),
         library_path=":".join(f"$root/{path.relative_to(prefix)}" for path in directories),

@@ -57,18 +57,23 @@ def make_directory(directory: Path, config_path: Path) -> None:
 def make_run_directory(layout: FleetLayout) -> None:
     """Make the directory of the sockets; a link to a temporary one where the path is too long for sockets."""
     run = layout.run_link
-    if len(bytes(run / _LONGEST_SOCKET)) > _MAX_SOCKET_PATH and not run.is_dir():
+    if not is_path_short(run) and not run.is_dir():
         run.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         run.unlink(missing_ok=True)
         run.symlink_to(tempfile.mkdtemp(prefix="hgfleet-"))
     run.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if len(bytes(layout.run / _LONGEST_SOCKET)) > _MAX_SOCKET_PATH:
+    if not is_path_short(layout.run):
         raise ConfigError(
             "config.path-too-long",
             "the path is too long for sockets",
             hint="set site.run_directory",
             path=run,
         )
+
+
+def is_path_short(run_directory: Path) -> bool:
+    """Tell whether sockets have room in a directory's path."""
+    return len(bytes(run_directory / _LONGEST_SOCKET)) <= _MAX_SOCKET_PATH
 
 
 def make_host_directories(layout: FleetLayout) -> None:

@@ -1,16 +1,20 @@
 """`hgfleet render`: the configuration of the programs around hgfleet, as text.
 
 Promises: prints what `hgfleet up` would give them, from the configuration alone.
-Does not: write or reload anything.
+Does not: reload anything, or write but where it is told to.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
+from hgfleet.adapters.files import write_by_rename
 from hgfleet.cli.fleet import Fleet, fleet_options
 from hgfleet.cli.openssh import sshd_config_text
 from hgfleet.cli.rendered_files import haproxy_text, hgrc_text
+from hgfleet.cli.units import unit_texts
 from hgfleet.config.schema import MirrorsSection
 from hgfleet.errors import RejectedError
 
@@ -54,6 +58,26 @@ def print_sshd(fleet: Fleet) -> None:
             hint="see ssh.kind",
         )
     click.echo(sshd_config_text(fleet.layout), nl=False)
+
+
+@render_group.command("systemd")
+@click.option("--user", default="hgfleet", show_default=True, help="the account that hgfleet runs as")
+@click.option(
+    "--to",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="write one file per unit there instead of printing them",
+)
+@fleet_options
+def print_units(fleet: Fleet, user: str, directory: Path | None) -> None:
+    """Print the systemd units of this host: one per role."""
+    texts = unit_texts(fleet.layout, fleet.place, user)
+    for name, text in texts.items():
+        if directory is None:
+            click.echo(f"# {name}\n{text}")
+        else:
+            write_by_rename(directory / name, text.encode(), mode=0o644)
+            click.echo(f"wrote {directory / name}")
 
 
 @render_group.command("hgrc")
