@@ -24,10 +24,11 @@ from hgfleet.adapters.ssh_key_files import ensure_key_pair, format_known_hosts
 from hgfleet.adapters.tls import CertificateFiles, ensure_certificates
 from hgfleet.adapters.toml_directory_edit import add_account, create_directory_file
 from tests.support.clients import CURRENT_HG, HgClient, Outcome, run
-from tests.support.fleet import HGFLEET, START_SECONDS, STOP_SECONDS, Child, Fleet, is_alive
+from tests.support.fleet import HGFLEET, STOP_SECONDS, Child, Fleet, is_alive
 from tests.support.waiting import wait_until
 
 ACCOUNT = "example"
+START_SECONDS = 180.0  # some twenty processes at once
 _ADMIN_SECONDS = 10.0
 
 
