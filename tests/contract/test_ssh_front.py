@@ -4,14 +4,18 @@ behind a load balancer. The client is a real ssh; behind the front stands a rece
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 from collections.abc import Iterator
 
+import asyncssh
 import pytest
 
 from tests.support.clients import clean_environment, run
 from tests.support.receptions import BIG_BYTES
 from tests.support.ssh_fronts import (
+    ACCOUNT,
     BEHIND_PROXY,
     Running,
     embedded_front,
@@ -62,6 +66,12 @@ class SshFrontContract:
         command = running.reception.visits[-1].command
         assert command is not None
         assert len(command) > 1000
+
+    def test_a_command_with_a_nul_is_not_taken_for_its_beginning(self, running: Running) -> None:
+        before = len(running.reception.visits)
+        asyncio.run(run_raw(running, "hg -R a serve --stdio\0x"))
+        commands = [visit.command for visit in running.reception.visits[before:]]
+        assert commands in ([], ["hg -R a serve --stdio\0x"])
 
     def test_only_the_one_variable_of_a_clients_is_passed(self, running: Running) -> None:
         names = ("AUTOLAND_REQUEST_USER", "HGFLEET_CLIENT_ADDRESS", "SSH_CONNECTION", "LD_PRELOAD", "ENV")
@@ -155,6 +165,18 @@ class BehindProxyContract(SshFrontContract):
     def test_a_header_that_does_not_come_is_not_waited_for(self, running: Running) -> None:
         with socket.create_connection(("127.0.0.1", running.port), 10) as connection:
             assert connection.recv(1) == b""
+
+
+async def run_raw(running: Running, command: str) -> None:
+    """Run a command by a client that sends what no shell could, to whatever end."""
+    key = str(running.directory / "key")
+    with socket.create_connection(("127.0.0.1", running.port), 10) as connection:
+        connection.sendall(running.header)
+        with contextlib.suppress(asyncssh.Error, ConnectionError):
+            async with asyncssh.connect(
+                sock=connection, username=ACCOUNT, client_keys=[key], known_hosts=None, config=None
+            ) as client:
+                await client.run(command, timeout=10)
 
 
 def read_all(connection: socket.socket) -> bytes:
