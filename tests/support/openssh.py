@@ -173,6 +173,7 @@ class OpenSshFleet(Fleet):
         config = f'{config}\n[ssh]\nkind = "openssh"\n{ssh}'
         super().__init__(directory, mirrors=mirrors, config=config)
         self.sshd = Sshd(directory.parent / f"{directory.name}-sshd")
+        self.accounts_elsewhere: tuple[str, ...] = ()
 
     def configure_program(self) -> None:
         """Have the fleet itself start sshd with our accounts; before start()."""
@@ -203,9 +204,10 @@ class OpenSshFleet(Fleet):
         return outcome
 
     def sync_accounts(self) -> None:
-        """Let sshd know the accounts that the fleet's file of accounts has now."""
-        content = tomllib.loads((self.directory / "directory.toml").read_text())
-        self.sshd.accounts.write(sorted(content.get("accounts", {})))
+        """Let sshd know the accounts that the fleet's file of accounts has now, and those in LDAP."""
+        path = self.directory / "directory.toml"
+        content = tomllib.loads(path.read_text()) if path.exists() else {}
+        self.sshd.accounts.write([*sorted(content.get("accounts", {})), *self.accounts_elsewhere])
 
     def explain(self) -> str:
         return f"{self.sshd.explain()}\n{super().explain()}"
