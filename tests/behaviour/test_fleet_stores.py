@@ -12,7 +12,7 @@ import pytest
 from hgfleet.adapters.ssh_key_files import ensure_key_pair
 from tests.behaviour.conftest import LONG_LEASE
 from tests.support.fleet import Fleet
-from tests.support.invariants import check_repository, get_json
+from tests.support.invariants import check_repository, get, get_json
 from tests.support.repositories import WorkingCopy
 from tests.support.s3_server import S3Server
 from tests.support.server_process import can_connect
@@ -139,6 +139,11 @@ def test_a_mirror_that_cannot_fetch_a_blob_waits_and_parks_nothing(
     assert clone.node("tip") == node
 
 
+def metrics(fleet: Fleet) -> str:
+    """Return what Prometheus would read."""
+    return get(fleet, f"{fleet.endpoints['admin']}/-/metrics")[1].decode()
+
+
 def shown(fleet: Fleet, repository: str) -> int:
     """Return how many pushes the mirror shows."""
     return len(get_json(fleet, fleet.https_url(f"{repository}/json-pushes")))
@@ -159,6 +164,9 @@ def test_log_ins_over_an_outage_of_ldap(site: Site, repository: str, tmp_path: P
         status, text = site.push(work, repository, ERIK)
         assert status != 0
         assert "temporarily unavailable" in text
+        seen = fleet.cli_json("status")["directory"]
+        assert not seen["is_reachable"]
+        assert "hgfleet_directory_reachable 0.0" in metrics(fleet)
         fleet.kill_child("ssh")
         port = int(fleet.endpoints["ssh"]["port"])
         fleet.wait(lambda: can_connect("localhost", port), "the SSH front is back")

@@ -15,6 +15,7 @@ import pytest
 
 from hgfleet.adapters.account_cache import AccountCache
 from hgfleet.adapters.cached_directory import CachedDirectory, CacheLimits
+from hgfleet.adapters.directory_status import DirectoryStatus
 from hgfleet.adapters.ldap_check import check_ldap
 from hgfleet.adapters.ldap_connections import LdapOptions
 from hgfleet.adapters.ldap_directory import LdapDirectory
@@ -366,14 +367,13 @@ def test_known_accounts_log_in_over_an_outage_and_others_are_told_the_truth(
     assert directory.account(ALICE) == alice
     unreachable(directory, BOB)
     unreachable(directory, AccountName("nobody"))
-    counts = directory.counts
-    assert (counts.is_reachable, counts.answered, counts.refused) == (False, 1, 2)
+    assert directory.status == DirectoryStatus(is_reachable=False, answered=1, refused=2)
     server.start()
     server.set_enabled(ALICE, is_enabled=False)
     after = directory.account(ALICE)
     assert after is not None
     assert not after.is_enabled
-    assert directory.counts.is_reachable
+    assert directory.status.is_reachable
 
 
 def test_a_restart_during_an_outage_forgets_nobody(

@@ -170,15 +170,19 @@ def _config_text(directory: Path, certificate: tuple[Path, Path] | None) -> str:
     text = (DEPLOY / "slapd.conf").read_text()
     for name in ("openssh-lpk", "hgfleet"):
         text = text.replace(f"/etc/ldap/schema/{name}.schema", str(DEPLOY / f"{name}.schema"))
-    text = text.replace("/etc/ldap/schema", _installed(_SCHEMAS)).replace(
-        "/usr/lib/ldap", _installed(_MODULES)
-    )
+    text = text.replace("/etc/ldap/schema", schema_directory())
+    text = text.replace("/usr/lib/ldap", _installed(_MODULES))
     text = text.replace("/run/slapd", str(directory)).replace("/var/lib/ldap", str(directory / "db"))
     if certificate is not None:
         chain, key = certificate
         tls = f"TLSCertificateFile {chain}\nTLSCertificateKeyFile {key}\n"
         text = text.replace("database mdb", f"{tls}\ndatabase mdb", 1)
     return text
+
+
+def schema_directory() -> str:
+    """Return where the schema files are that come with slapd."""
+    return _installed(_SCHEMAS)
 
 
 def _installed(places: Sequence[str]) -> str:

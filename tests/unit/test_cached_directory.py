@@ -12,6 +12,7 @@ import pytest
 from hgfleet.adapters import cached_directory
 from hgfleet.adapters.account_cache import AccountCache
 from hgfleet.adapters.cached_directory import CachedDirectory, CacheLimits
+from hgfleet.adapters.directory_status import DirectoryStatus, read_directory_status, write_directory_status
 from hgfleet.errors import TransientError
 from hgfleet.model.ids import AccountName
 from hgfleet.ports.directory import Account
@@ -231,3 +232,34 @@ def test_memory_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     inner.break_down()
     refused(directory, names[0])
     assert directory.account(names[2]) is not None
+
+
+def test_an_outage_is_told_when_it_begins_now_and_then_and_when_it_ends(time_: Clock, tmp_path: Path) -> None:
+    path = tmp_path / "directory.json"
+    inner = Directory()
+    directory = CachedDirectory(inner, tell=lambda status: write_directory_status(path, status))
+    assert read_directory_status(path) == {"is_reachable": True, "answered": 0, "refused": 0}
+    directory.account(ALICE)
+    inner.break_down()
+    directory.account(ALICE)
+    assert read_directory_status(path) == {"is_reachable": False, "answered": 1, "refused": 0}
+    refused(directory, BOB)
+    assert read_directory_status(path) == {"is_reachable": False, "answered": 1, "refused": 0}
+    time_.seconds += 5
+    directory.account(ALICE)
+    assert read_directory_status(path) == {"is_reachable": False, "answered": 2, "refused": 1}
+    inner.error = None
+    directory.account(ALICE)
+    assert read_directory_status(path) == {"is_reachable": True, "answered": 2, "refused": 1}
+
+
+@pytest.mark.parametrize("content", ["", "{}x", "[]", '{"other": 1}'])
+def test_a_status_that_cannot_be_read_is_none(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "directory.json"
+    path.write_text(content)
+    assert read_directory_status(path) is None
+    assert read_directory_status(tmp_path / "absent") is None
+
+
+def test_a_status_that_cannot_be_written_disturbs_nobody(tmp_path: Path) -> None:
+    write_directory_status(tmp_path / "absent" / "directory.json", DirectoryStatus())

@@ -14,11 +14,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTimeError
 from dataclasses import dataclass
 
 from hgfleet.adapters.account_cache import AccountCache
+from hgfleet.adapters.directory_status import DirectoryStatus
 from hgfleet.errors import TransientError
 from hgfleet.model.ids import AccountName
 from hgfleet.ports.directory import Account, Directory
@@ -27,6 +29,7 @@ from hgfleet.runtime import clock
 MAX_REMEMBERED = 10_000
 THREADS = 16
 UNREACHABLE = "directory.unreachable"
+TOLD_SECONDS = 5.0  # how often an outage's counts are told
 _REWRITTEN_AFTER = 0.1  # of the bound: an unchanged account's age on disk is off by no more
 _log = logging.getLogger("hgfleet.directory")
 
@@ -40,15 +43,6 @@ class CacheLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class OutageCounts:
-    """What happened since the start, for metrics."""
-
-    is_reachable: bool
-    answered: int  # look-ups answered from an earlier answer
-    refused: int  # look-ups that nothing could be said about
-
-
-@dataclass(frozen=True, slots=True)
 class _Answer:
     account: Account
     at: float  # boot time
@@ -59,9 +53,13 @@ class CachedDirectory:
     """The Directory port on another one; safe for several threads."""
 
     def __init__(
-        self, directory: Directory, limits: CacheLimits | None = None, cache: AccountCache | None = None
+        self,
+        directory: Directory,
+        limits: CacheLimits | None = None,
+        cache: AccountCache | None = None,
+        tell: Callable[[DirectoryStatus], None] | None = None,
     ) -> None:
-        """`cache` lets answers outlive this process."""
+        """`cache` lets answers outlive this process; `tell` is called with what happens, for metrics."""
         self._directory = directory
         self._limits = limits or CacheLimits()
         self._cache = cache
@@ -70,6 +68,9 @@ class CachedDirectory:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="directory")
         self._outage_began: float | None = None
         self._answered = self._refused = 0
+        self._tell = tell or _tell_nobody
+        self._told_at = clock.boottime()
+        self._tell(self.status)
         if cache is not None:
             cache.forget_before(clock.now() - self._limits.outage_seconds)
 
@@ -88,10 +89,9 @@ class CachedDirectory:
         self._directory.touch(name)
 
     @property
-    def counts(self) -> OutageCounts:
+    def status(self) -> DirectoryStatus:
         """Return what happened since the start."""
-        with self._lock:
-            return OutageCounts(self._outage_began is None, self._answered, self._refused)
+        return DirectoryStatus(self._outage_began is None, self._answered, self._refused)
 
     def _ask(self, name: AccountName) -> Account | None:
         """Ask the directory in bounded time, whatever it does to its own time-outs."""
@@ -133,6 +133,7 @@ class CachedDirectory:
             self._note_outage(error)
             self._answered += account is not None
             self._refused += account is None
+            self._tell_now_and_then()
         if account is None:
             raise error
         _log.info("directory.answered-from-memory", extra={"account": name})
@@ -157,6 +158,7 @@ class CachedDirectory:
     def _note_outage(self, error: TransientError) -> None:
         if self._outage_began is None:
             self._outage_began = clock.boottime()
+            self._told_at = 0.0
             _log.warning("directory.outage", extra={"reason": str(error), "hint": error.hint})
 
     def _note_reachable(self) -> None:
@@ -165,3 +167,14 @@ class CachedDirectory:
         seconds, self._outage_began = clock.boottime() - self._outage_began, None
         extra = {"seconds": round(seconds), "answered": self._answered, "refused": self._refused}
         _log.info("directory.reachable", extra=extra)
+        self._tell(self.status)
+
+    def _tell_now_and_then(self) -> None:
+        now = clock.boottime()
+        if now - self._told_at >= TOLD_SECONDS:
+            self._told_at = now
+            self._tell(self.status)
+
+
+def _tell_nobody(_status: DirectoryStatus) -> None:
+    return

@@ -15,6 +15,7 @@ from typing import Any
 
 from hgfleet.adapters.agent_answers import StateEnd
 from hgfleet.adapters.agent_client import LogAgentClient
+from hgfleet.adapters.directory_status import read_directory_status
 from hgfleet.adapters.endpoints import read_endpoints, read_processes
 from hgfleet.cli.fleet import Fleet
 from hgfleet.cli.services import RUNNABLE_ROLES
@@ -34,7 +35,7 @@ def read_fleet_state(fleet: Fleet) -> dict[str, Any]:
         "at": clock.now(),
         "problems": [],
     }
-    for part in (_processes, _agent, _members):
+    for part in (_processes, _agent, _members, _directory):
         try:
             state |= part(fleet)
         except FleetError as error:
@@ -78,3 +79,8 @@ def _agent(fleet: Fleet) -> dict[str, Any]:
 def _members(fleet: Fleet) -> dict[str, Any]:
     with fleet.agent() as agent:
         return describe_fleet(read_view(agent))
+
+
+def _directory(fleet: Fleet) -> dict[str, Any]:
+    status = read_directory_status(fleet.layout.directory_status)
+    return {"directory": status} if status is not None else {}

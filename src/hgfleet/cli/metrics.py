@@ -88,6 +88,14 @@ def _feed(name: str) -> Callable[[State], Iterator[Sample]]:
     return samples
 
 
+def _directory(name: str) -> Callable[[State], Iterator[Sample]]:
+    def samples(state: State) -> Iterator[Sample]:
+        if state.get("directory"):
+            yield (), float(state["directory"][name])
+
+    return samples
+
+
 def _release(state: State) -> Iterator[Sample]:
     yield (state["release"], state["configuration_digest"]), 1.0
 
@@ -113,6 +121,24 @@ METRICS = (
     GaugeSpec("hgfleet_feed_behind", (), "visible messages that have not entered the feed", _feed("behind")),
     GaugeSpec(
         "hgfleet_feed_behind_seconds", (), "since when the oldest of them waits", _feed("behind_seconds")
+    ),
+    GaugeSpec(
+        "hgfleet_directory_reachable",
+        (),
+        "1 when the directory of accounts answered the last look-up of this host's SSH front",
+        _directory("is_reachable"),
+    ),
+    GaugeSpec(
+        "hgfleet_directory_answered",
+        (),
+        "look-ups answered from an earlier answer, as the directory did not, since the SSH front started",
+        _directory("answered"),
+    ),
+    GaugeSpec(
+        "hgfleet_directory_refused",
+        (),
+        "look-ups that nothing could be said about, since the SSH front started",
+        _directory("refused"),
     ),
 )
 

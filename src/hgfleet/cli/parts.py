@@ -8,6 +8,7 @@ Does not: close what it opened.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hgfleet.cli.addresses import ssh_listener, ssh_proxies
@@ -96,15 +97,17 @@ def s3_options(config: FleetConfig) -> S3Options:
 def open_directory(layout: FleetLayout) -> Directory:
     """Open the directory of accounts, for log-ins: it goes on over an outage. Raises ConfigError."""
     from hgfleet.adapters.cached_directory import CachedDirectory, CacheLimits
+    from hgfleet.adapters.directory_status import write_directory_status
 
     config = layout.config
     limits = CacheLimits(config.directory.lookup_timeout_seconds, config.directory.outage_seconds)
+    tell = partial(write_directory_status, layout.directory_status)
     if config.directory.kind == "ldap":
         from hgfleet.adapters.account_cache import AccountCache
 
         cache = AccountCache(layout.primary.accounts_cache)
-        return CachedDirectory(open_plain_directory(config), limits, cache)
-    return CachedDirectory(open_plain_directory(config), limits)
+        return CachedDirectory(open_plain_directory(config), limits, cache, tell)
+    return CachedDirectory(open_plain_directory(config), limits, tell=tell)
 
 
 def open_plain_directory(config: FleetConfig) -> Directory:

@@ -121,6 +121,11 @@ class FleetLayout:
         return self.run / "sshd_config"
 
     @property
+    def directory_status(self) -> Path:
+        """What the SSH front tells about the directory of accounts, for metrics."""
+        return self.run / "directory.json"
+
+    @property
     def effective_config(self) -> Path:
         """What the running processes read: the file with this run's options in it."""
         return self.run / "effective.toml"
