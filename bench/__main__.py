@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.pushing import measure_pushes
 from bench.reading import measure_reading
-from bench.replicating import measure_applying, measure_catching_up, measure_exposure
+from bench.replicating import measure_applying, measure_catching_up, measure_exposure, measure_kafka
 from bench.report import format_markdown, format_table, from_json, to_json
 from bench.series import Row
 from bench.setting import Setting
@@ -25,6 +25,7 @@ MEASUREMENTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "expose": measure_exposure,
     "apply": measure_applying,
     "catch-up": measure_catching_up,
+    "kafka": measure_kafka,
     "read": measure_reading,
 }
 _RUNS = 21

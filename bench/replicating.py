@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.copies import (
@@ -30,6 +30,7 @@ from bench.series import Goal, Row, Series, milliseconds
 from bench.setting import Setting
 from tests.support.clients import ROOT, HgClient
 from tests.support.fleet import Fleet
+from tests.support.kafka import running_kafka
 from tests.support.waiting import wait_until
 
 _FIRST = 200
@@ -79,8 +80,30 @@ def push_all(sources: Sequence[Source], nodes: Sequence[Sequence[str]]) -> list[
 
 def measure_exposure(setting: Setting) -> Iterator[Row]:
     """Yield how long two mirrors take to show what the primary has."""
+    yield from _exposure_rows("expose", milliseconds(_exposure_lags(setting, 2)), "2 mirrors")
+
+
+def measure_kafka(setting: Setting) -> Iterator[Row]:
+    """Yield how long three mirrors take with the log on three brokers, and how fast one catches up."""
+    brokers = 1 if setting.is_quick else 3
+    with running_kafka(setting.directory.with_name("brokers"), brokers) as kafka:
+        setting = replace(setting, kafka=kafka)
+        lags = milliseconds(_exposure_lags(setting, 3))
+        yield from _exposure_rows("kafka", lags, f"3 mirrors, {brokers} Kafka brokers here too")
+        for row in measure_catching_up(setting):
+            yield replace(row, benchmark="kafka", what=f"{row.what}, log in Kafka")
+
+
+def _exposure_rows(benchmark: str, lags: Series, where: str) -> Iterator[Row]:
+    what = f"on the primary's disk → exposed on {where}"
+    yield Row(benchmark, f"{what}, median", lags, goal=Goal(60, "ms"))
+    yield Row(benchmark, f"{what}, p99", lags, goal=Goal(250, "ms", percent=99))
+
+
+def _exposure_lags(setting: Setting, mirrors: int) -> list[float]:
+    """Push one after another; return the seconds from the primary's commit to the last mirror's exposing."""
     pushes = setting.runs * 5
-    with setting.fleet(2) as fleet:
+    with setting.fleet(mirrors) as fleet:
         source = _make_source(setting, fleet, pushes)
         repository = repository_id(fleet, _PATH)
         files = [applied_file(fleet, "primary", repository)]
@@ -90,10 +113,7 @@ def measure_exposure(setting: Setting) -> Iterator[Row]:
             source.push(_FIRST + 2, pushes)
             wait_for_seqs(dict.fromkeys(files, before + pushes), _DEADLINE_SECONDS, fleet.explain)
             wait_until(lambda: all(max(s) >= before + pushes for s in watch.seen_at_by_seq), what="seen")
-        lags = [_lag(watch, seq) for seq in range(before + 1, before + pushes + 1)]
-    what = "on the primary's disk → exposed on 2 mirrors"
-    yield Row("expose", f"{what}, median", milliseconds(lags), goal=Goal(60, "ms"))
-    yield Row("expose", f"{what}, p99", milliseconds(lags), goal=Goal(250, "ms", percent=99))
+        return [_lag(watch, seq) for seq in range(before + 1, before + pushes + 1)]
 
 
 def _lag(watch: Watch, seq: int) -> float:
