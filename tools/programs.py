@@ -17,11 +17,17 @@ import argparse
 import fcntl
 import os
 import shutil
+import ssl
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
+from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12Certificate, serialize_java_truststore
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".tools"
@@ -67,6 +73,9 @@ PACKAGES = (
     Package("nftables", ("usr/sbin/nft",), "-v", is_for_tests=True),
     # Accounts for sshd that this machine's need not know, without root.
     Package("libnss-wrapper", (), "", library="libnss_wrapper.so", is_for_tests=True),
+    # In this order: Maven is a Java program and is tried with the Java that is there then.
+    Package("openjdk-17-jre-headless", ("usr/lib/jvm/*/bin/java",), "-version", is_for_tests=True),
+    Package("maven", ("usr/share/maven/bin/mvn",), "--version", is_for_tests=True),
 )
 
 
@@ -140,8 +149,14 @@ def fetch(package: Package) -> None:
     for archive in sorted(archives.glob("*.deb")):
         _run("dpkg-deb", "--extract", archive, prefix)
     shutil.rmtree(archives)
+    _keep_links_inside(prefix)
+    _write_java_authorities(prefix)
     for program in package.programs:
-        _write_wrapper(program, prefix, probe=package.probe if program == package.programs[0] else None)
+        found = [str(path.relative_to(prefix)) for path in sorted(prefix.glob(program))]
+        if not found:
+            raise UnavailableError(f"{package.name} has no {program}")
+        probe = package.probe if program == package.programs[0] else None
+        _write_wrapper(found[-1], prefix, probe=probe)
 
 
 def link_into_environment() -> None:
@@ -154,6 +169,29 @@ def link_into_environment() -> None:
 
 def _prefix(package: Package) -> Path:
     return TOOLS / "prefix" / package.name
+
+
+def _keep_links_inside(prefix: Path) -> None:
+    """Let absolute links, such as Java's to its settings in /etc, point to what was unpacked with them."""
+    for link in prefix.rglob("*"):
+        if link.is_symlink() and link.readlink().is_absolute():
+            inside = prefix / link.readlink().relative_to("/")
+            if inside.exists():
+                link.unlink()
+                link.symlink_to(os.path.relpath(inside, link.parent))
+
+
+def _write_java_authorities(prefix: Path) -> None:
+    """Give a Java that was unpacked the system's certificate authorities, as installing it would."""
+    bundle = Path(ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt")
+    for security in prefix.glob("usr/lib/jvm/*/lib/security"):
+        with warnings.catch_warnings():  # some authorities' certificates are odd
+            warnings.simplefilter("ignore")
+            certificates = x509.load_pem_x509_certificates(bundle.read_bytes())
+        entries = [PKCS12Certificate(each, b"%d" % number) for number, each in enumerate(certificates)]
+        store = serialize_java_truststore(entries, BestAvailableEncryption(b"changeit"))
+        (security / "cacerts").unlink(missing_ok=True)
+        (security / "cacerts").write_bytes(store)
 
 
 def _given_up() -> str:

@@ -205,7 +205,9 @@ class KafkaCluster:
     def _format(self, broker: Broker) -> subprocess.Popen[str]:
         (broker.directory / "log4j2.xml").write_text(LOG4J)
         broker.properties.write_text("".join(f"{k}={v}\n" for k, v in self._properties(broker).items()))
-        tool = ["kafka.tools.StorageTool", "format", "-t", self.cluster_id, "-c", str(broker.properties)]
+        # One word, as an id may begin with a dash.
+        cluster_id = f"--cluster-id={self.cluster_id}"
+        tool = ["kafka.tools.StorageTool", "format", cluster_id, "-c", str(broker.properties)]
         command = ["java", *JAVA, *_java_files(broker.directory), *tool, *self._listener.format_arguments]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
