@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from tests.support.hosts_fleet import Surroundings
     from tests.support.kafka import KafkaCluster
     from tests.support.s3_server import S3Server
     from tests.support.slapd import Slapd
@@ -52,3 +53,12 @@ def slapd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slapd]:
 
     with running_slapd(tmp_path_factory.mktemp("slapd")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def hosts_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundings]:
+    """The network and the site of fleets of several hosts, for the whole run; one fleet at a time."""
+    from tests.support.hosts_fleet import Surroundings
+
+    with Surroundings(tmp_path_factory.mktemp("site")) as site:
+        yield site

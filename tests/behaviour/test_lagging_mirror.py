@@ -13,6 +13,7 @@ from tests.support.fleet import Fleet
 from tests.support.invariants import check_repository, get, get_json, wait_converged
 from tests.support.repositories import WorkingCopy
 
+pytestmark = pytest.mark.every_topology
 SLOW = "mirror2"
 PAGES = ("shortlog", "log", "graph", "bookmarks", "tags", "branches", "file/tip", "summary", "pushloghtml")
 
@@ -175,6 +176,8 @@ def test_two_pushers_race_with_the_first_append_stalled(
 
 
 def _seq(fleet: Fleet, path: str, host: str, name: str) -> int:
-    copies = fleet.cli_json("repo", "show", path)["copies"]
+    shown = fleet.show(path)
+    assert shown is not None
+    copies = shown["copies"]
     [seq] = [copy[name] for copy in copies if copy["host"] == host]
     return int(seq)

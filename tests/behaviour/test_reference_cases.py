@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.support.clients import CURRENT_HG, clean_environment, finish, run
 from tests.support.fleet import Fleet
 from tests.support.invariants import check_repository
 from tests.support.repositories import WorkingCopy
 
+pytestmark = pytest.mark.every_topology
 MANY_PUSHES = 200
 
 
@@ -87,6 +90,7 @@ def test_what_an_administrator_does_on_the_host_reaches_every_mirror(
         assert "pinned" in work.hg.run("debugpushkey", url, "bookmarks").ok().out
 
 
+@pytest.mark.one_machine
 def test_many_pushes_to_one_repository_while_another_is_stuck(
     two_mirrors: Fleet, repository: str, tmp_path: Path
 ) -> None:
@@ -122,7 +126,7 @@ def _push_many(fleet: Fleet, path: str, work: WorkingCopy, count: int) -> None:
     """Commit and push `count` changesets one by one, all from one Mercurial process."""
     script = Path(__file__).parents[1] / "support" / "many_pushes.py"
     url, ssh = fleet.ssh_url(path), fleet.ssh_command()
-    words = [sys.executable, str(script), str(work.directory), url, ssh, str(count)]
+    words = [*fleet.customer(), sys.executable, str(script), str(work.directory), url, ssh, str(count)]
     run(words, env=work.hg.environment(), timeout_seconds=600).ok()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,11 @@ def clean_environment(home: Path) -> dict[str, str]:
     }
 
 
+def here(_directory: Path | None) -> tuple[str, ...]:
+    """Put nothing before a command: it runs on this machine."""
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class HgClient:
     """One installed Mercurial with what it needs to reach a fleet."""
@@ -76,12 +82,14 @@ class HgClient:
     executable: Path
     home: Path
     config: tuple[str, ...] = ()  # name=value
+    enter: Callable[[Path | None], tuple[str, ...]] = here  # what comes before it, in a directory
 
     def run(
         self, *args: str | Path, cwd: Path | None = None, timeout_seconds: float = TIMEOUT_SECONDS
     ) -> Outcome:
         """Run `hg` with the client's configuration."""
-        return run(self.argv(*args), cwd=cwd, env=self.environment(), timeout_seconds=timeout_seconds)
+        argv = [*self.enter(cwd), *self.argv(*args)]
+        return run(argv, cwd=cwd, env=self.environment(), timeout_seconds=timeout_seconds)
 
     def argv(self, *args: str | Path) -> list[str]:
         """Return the whole command line, for tests that start it themselves."""
@@ -95,7 +103,7 @@ class HgClient:
     def start(self, *args: str | Path, cwd: Path | None = None) -> subprocess.Popen[bytes]:
         """Start `hg` and return at once; the caller waits for it."""
         return subprocess.Popen(
-            self.argv(*args),
+            [*self.enter(cwd), *self.argv(*args)],
             cwd=cwd,
             env=self.environment(),
             stdin=subprocess.DEVNULL,

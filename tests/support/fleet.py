@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.clients import CURRENT_HG, HgClient, Outcome, clean_environment, run
+from tests.support.clients import CURRENT_HG, HgClient, Outcome, clean_environment, here, run
+from tests.support.http_fetch import ANSWER_SECONDS, Reply, fetch
 from tests.support.waiting import wait_until
 
 FRONTS = ("embedded_front", "openssh_front")  # what a fixture `one_mirror` can be made to stand for
@@ -21,6 +23,7 @@ HGFLEET = Path(sys.executable).with_name("hgfleet")
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
 LOG_TAIL_LINES = 30
+REDIRECTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,29 @@ class Fleet:
         parts += [f"==> {path.name}\n{_tail(path)}" for path in sorted(self.directory.glob("logs/*"))]
         return "\n".join(parts)
 
+    # ---- where commands and clients run
+
+    def operator(self) -> tuple[str, ...]:
+        """Return what comes before a command of an operator; () where the fleet is on this machine."""
+        return ()
+
+    def customer(self, directory: Path | None = None) -> tuple[str, ...]:
+        """Return what comes before a program of somebody who uses the fleet, started in a directory."""
+        return here(directory)
+
+    def connect(self, host: str, port: int) -> socket.socket:
+        """Return a connection as such a program would make it."""
+        return socket.create_connection((host, port), ANSWER_SECONDS)
+
+    def fetch(self, url: str, *, method: str = "GET", headers: dict[str, str] | None = None) -> Reply:
+        """Ask a URL of this fleet, trusting its own CA; redirects are followed."""
+        for _ in range(REDIRECTS):
+            reply = fetch(self.connect, url, self.ca_file, method=method, headers=headers or {})
+            if reply.status not in {301, 302, 307, 308}:
+                return reply
+            url = reply.headers["location"]
+        raise AssertionError(f"redirects without an end: {url}")
+
     # ---- commands and clients
 
     def environment(self) -> dict[str, str]:
@@ -192,19 +218,24 @@ class Fleet:
 
     def cli(self, *args: str, timeout_seconds: float = 120.0) -> Outcome:
         """Run an `hgfleet` command against this fleet."""
-        env = self.environment() | {"HGFLEET_DIR": str(self.directory)}
-        return run([str(HGFLEET), *args], env=env, timeout_seconds=timeout_seconds)
+        return run(
+            [*self.operator(), str(HGFLEET), *args],
+            env=self._cli_environment(),
+            timeout_seconds=timeout_seconds,
+        )
 
     def start_cli(self, *args: str) -> subprocess.Popen[bytes]:
         """Start an `hgfleet` command and return at once; the caller finishes it."""
-        env = self.environment() | {"HGFLEET_DIR": str(self.directory)}
         return subprocess.Popen(
-            [str(HGFLEET), *args],
-            env=env,
+            [*self.operator(), str(HGFLEET), *args],
+            env=self._cli_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+
+    def _cli_environment(self) -> dict[str, str]:
+        return self.environment() | {"HGFLEET_DIR": str(self.directory)}
 
     def paths(self) -> set[str]:
         """Return the repositories that exist."""
@@ -214,6 +245,12 @@ class Fleet:
         """Run a reading command with --json and return the value."""
         return json.loads(self.cli(*args, "--json").ok().out)
 
+    def show(self, path: str) -> dict[str, Any] | None:
+        """Return what is known of a repository and of every host's copy; None where that cannot be said."""
+        shown = self.cli("repo", "show", path, "--json")
+        value: dict[str, Any] | None = json.loads(shown.out) if shown.status == 0 else None
+        return value
+
     def create(self, path: str, *options: str) -> str:
         """Create a repository and return its path."""
         self.cli("repo", "create", path, *options).ok()
@@ -222,7 +259,7 @@ class Fleet:
     def client(self, executable: Path = CURRENT_HG, *config: str) -> HgClient:
         """Return a Mercurial client that reaches this fleet as its example account."""
         settings = (f"ui.ssh={self.ssh_command()}", f"web.cacerts={self.ca_file}", *config)
-        return HgClient(executable, self.directory.parent, settings)
+        return HgClient(executable, self.directory.parent, settings, self.customer)
 
     def ssh_command(self, key_file: Path | None = None) -> str:
         """Return the ssh command line that trusts this fleet's host key and nothing else."""
@@ -237,7 +274,7 @@ class Fleet:
         ssh = self.endpoints["ssh"]
         name = account or self.endpoints["account"]
         words = [*self.ssh_command(key_file).split(), "-p", str(ssh["port"]), f"{name}@{ssh['host']}"]
-        return run([*words, *([command] if command else [])], env=self.environment())
+        return run([*self.customer(), *words, *([command] if command else [])], env=self.environment())
 
     @property
     def ca_file(self) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,8 @@ def check_everything(fleet: Fleet) -> None:
 def check_repository(fleet: Fleet, path: str) -> list[dict[str, Any]]:
     """Check one repository on all hosts; return its pushes."""
     wait_converged(fleet, path)
-    shown = fleet.cli_json("repo", "show", path)
+    shown = fleet.show(path)
+    assert shown is not None, path
     copies = {copy["host"]: read_copy(Path(copy["path"])) for copy in shown["copies"]}
     assert len(copies) == 1 + len(fleet.mirror_names()), copies.keys()
     reference = copies["primary"]
@@ -39,10 +38,9 @@ def wait_converged(fleet: Fleet, path: str) -> None:
     """Wait until every mirror has applied and exposed what the primary has."""
 
     def is_converged() -> bool:
-        shown = fleet.cli("repo", "show", path, "--json")
-        if shown.status != 0:
+        repository = fleet.show(path)
+        if repository is None:
             return False
-        repository = json.loads(shown.out)
         copies = repository["copies"]
         seqs = {copy["seq"] for copy in copies} | {copy["exposed_seq"] for copy in copies}
         return seqs == {repository["seq"]} and len(copies) == 1 + len(fleet.mirror_names())
@@ -80,12 +78,8 @@ def check_served_pushes(fleet: Fleet, mirror: str, path: str, pushes: list[dict[
 
 def get(fleet: Fleet, url: str) -> tuple[int, bytes]:
     """Return (status, body) of a GET, errors included, trusting the fleet's own CA."""
-    context = ssl.create_default_context(cafile=fleet.ca_file)
-    try:
-        with urllib.request.urlopen(url, context=context, timeout=30) as answer:
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read()
+    reply = fleet.fetch(url)
+    return reply.status, reply.body
 
 
 def get_json(fleet: Fleet, url: str) -> Any:

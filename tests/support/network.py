@@ -203,6 +203,7 @@ class Network:
 
     names: Sequence[str]
     directory: Path
+    site: str = ""  # the host that has the domain's own name, too
     rules: list[Rule] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -237,7 +238,8 @@ class Network:
         path = self.directory / "hosts"
         lines = ["127.0.0.1 localhost"]
         for number, name in enumerate(self.names, 1):
-            lines.append(f"{_SUBNET}.{number} {name} {name}.{DOMAIN}")
+            own = f" {DOMAIN}" if name == self.site else ""
+            lines.append(f"{_SUBNET}.{number} {name} {name}.{DOMAIN}{own}")
         path.write_text("\n".join([*lines, ""]))
         return path
 

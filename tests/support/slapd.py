@@ -35,6 +35,7 @@ class Slapd:
     ) -> None:
         """Prepare a server below `directory`; `certificate` (chain, key) adds StartTLS and LDAPS."""
         self.directory = directory
+        self._prefix = tuple(prefix)
         (directory / "db").mkdir(parents=True)
         self._config = directory / "slapd.conf"
         self._config.write_text(_config_text(directory, certificate))
@@ -131,13 +132,15 @@ class Slapd:
 
     def change(self, ldif: str) -> None:
         """Apply changes in LDIF."""
-        _run(["ldapmodify", "-x", "-H", self.url, "-D", ADMIN_DN, "-w", ADMIN_PASSWORD], ldif)
+        who = ["-D", ADMIN_DN, "-w", ADMIN_PASSWORD]
+        _run([*self._prefix, find("ldapmodify"), "-x", "-H", self.url, *who], ldif)
 
     def search(self, base: str, condition: str, attribute: str) -> list[str]:
         """Return the values of one attribute of all entries that match."""
         who = ["-D", ADMIN_DN, "-w", ADMIN_PASSWORD]
         how = ["-o", "ldif-wrap=no", "-LLL"]
-        out = _run(["ldapsearch", "-x", "-H", self.url, *who, *how, "-b", base, condition, attribute])
+        argv = ["-x", "-H", self.url, *who, *how, "-b", base, condition, attribute]
+        out = _run([*self._prefix, find("ldapsearch"), *argv])
         start = f"{attribute}: "
         return [line.removeprefix(start) for line in out.splitlines() if line.startswith(start)]
 
