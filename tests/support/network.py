@@ -189,10 +189,15 @@ class Host(Namespace):
             self._donor = SocketDonor(self.prefix)
         return self._donor.connect(address, port, timeout_seconds=timeout_seconds)
 
-    def close(self) -> None:
-        """End everything here and let the namespace go."""
+    def kill_all(self) -> None:
+        """End everything that runs here, the process that connects for us included: there will be another."""
         if self._donor is not None:
             self._donor.close()
+            self._donor = None
+        super().kill_all()
+
+    def close(self) -> None:
+        """End everything here and let the namespace go."""
         self.kill_all()
         super().close()
 
