@@ -216,7 +216,7 @@ class _Life:
         """Write marks, if there is anything new to say."""
         self._mark_at = clock.monotonic() + MARK_SECONDS
         feeder, position = self._feeder, self._feeder.reader.position
-        if not self.has_opened or self.is_over:
+        if not feeder.is_open or self.is_over:
             return  # a turn's keys are its own writer's
         place = FeedPlace(
             position.turn,
