@@ -104,6 +104,22 @@ def test_a_coordinator_killed_at_an_append_loses_and_repeats_nothing(
     check_complete(two_mirrors)
 
 
+def test_a_feed_that_hangs_delays_no_exposure_and_is_told(
+    two_mirrors: Fleet, repository: str, work: WorkingCopy
+) -> None:
+    wait_entered(two_mirrors, repository, 2)
+    two_mirrors.set_fault("feed-before-append", "stall")
+    try:
+        work.commit("second")
+        assert "visible on all 2 mirrors" in work.push(two_mirrors.ssh_url(repository)).ok().text
+        two_mirrors.wait_stalled("feed-before-append")
+        assert [row["seq"] for row in entered(two_mirrors, repository)] == [1, 2]
+        two_mirrors.wait(lambda: _feed(two_mirrors)["behind"] >= 1, "it is said")
+    finally:
+        two_mirrors.clear_fault("feed-before-append")
+    wait_entered(two_mirrors, repository, 3)
+
+
 def test_a_restart_of_the_whole_fleet_repeats_nothing(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path / "fleet")
     try:
@@ -129,6 +145,11 @@ def test_a_restart_of_the_whole_fleet_repeats_nothing(tmp_path: Path) -> None:
         )
     finally:
         fleet.close()
+
+
+def _feed(fleet: Fleet) -> dict[str, Any]:
+    feed: dict[str, Any] = fleet.cli_json("status")["feed"]
+    return feed
 
 
 def _applied(fleet: Fleet, path: str, host: str) -> int:

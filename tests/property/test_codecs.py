@@ -204,6 +204,7 @@ def test_any_json_is_settings_or_poison(fields: dict[str, Any], other: Any) -> N
 
 HOSTS = st.sampled_from(["a", "m-1.x", "z9"]).map(HostName)
 MEMBERS = st.builds(Member, HOSTS, st.integers(0, 10**17))
+TIMES = st.floats(0, 1e12)
 TICKETS = st.builds(Ticket, st.integers(0, 10**17).map(Offset), st.integers(0, 10**17))
 RECORDS: st.SearchStrategy[StateRecord] = st.one_of(
     st.builds(Heartbeat, MEMBERS, st.sampled_from(Stage), TEXT, NUMBERS),
@@ -213,10 +214,10 @@ RECORDS: st.SearchStrategy[StateRecord] = st.one_of(
     st.builds(Admit, TICKETS, MEMBERS),
     st.builds(Evict, TICKETS, MEMBERS),
     st.builds(Recount, TICKETS, MEMBERS, REPOSITORIES, NUMBERS),
-    st.builds(LifeSign, NUMBERS, st.just(HostName("c")), st.floats(0, 1e12), st.booleans()),
+    st.builds(LifeSign, NUMBERS, st.just(HostName("c")), TIMES, st.booleans(), NUMBERS, TIMES),
     st.builds(Wish, HOSTS, st.booleans(), st.text()),
     st.builds(FeedMark, st.integers(0, 10**17), REPOSITORIES, NUMBERS, st.booleans()),
-    st.builds(FeedPlace, st.integers(0, 10**17), NUMBERS, NUMBERS, NUMBERS, st.floats(0, 1e12)),
+    st.builds(FeedPlace, st.integers(0, 10**17), NUMBERS, NUMBERS),
 )
 
 

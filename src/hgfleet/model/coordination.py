@@ -36,6 +36,7 @@ from hgfleet.model.ids import Offset
 from hgfleet.model.succession import FRESH, Heritage, Move, Succession
 
 SIGNS_PER_LEASE = 4
+MAX_SIGN_SECONDS = 5.0  # they also tell people how far the feed is
 MAX_SUPERSEDED = 500  # tombstones per batch
 
 
@@ -122,7 +123,7 @@ class Coordinator:
         if self.is_deposed:
             return Step(Act.STEP_DOWN)
         if now >= self._sign_due_at:
-            self._sign_due_at = now + self._lease_seconds / SIGNS_PER_LEASE
+            self._sign_due_at = now + min(self._lease_seconds / SIGNS_PER_LEASE, MAX_SIGN_SECONDS)
             return Step(Act.SIGN, (LifeSign(number, self.claim.host),))
         if self._unread:
             return WAIT

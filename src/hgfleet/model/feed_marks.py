@@ -41,16 +41,11 @@ class FeedMark:
 
 @dataclass(frozen=True, slots=True)
 class FeedPlace:
-    """All marks are from before this offset of the feed or later; and how much waits to enter it.
-
-    `behind` messages are visible and not in the feed, the oldest since `since` (Unix time; 0: none).
-    """
+    """Everything that stood in the feed before this offset is in the marks."""
 
     turn: int
     offset: Offset
     number: int  # of the turn's last entry before it
-    behind: int = 0
-    since: float = 0.0
 
     @property
     def key(self) -> str:
@@ -58,7 +53,7 @@ class FeedPlace:
 
     @property
     def value(self) -> Mapping[str, Any]:
-        return {"offset": self.offset, "number": self.number, "behind": self.behind, "since": self.since}
+        return {"offset": self.offset, "number": self.number}
 
 
 class FeedMarks:
@@ -99,12 +94,8 @@ def parse_feed_record(words: list[str], value: Mapping[str, Any]) -> FeedMark | 
     """Parse a record of the state topic whose key is `feed/…`, split; raise ValueError or RejectedError."""
     match words:
         case ["feed", turn]:
-            since = value.get("since", 0.0)
-            if isinstance(since, bool) or not isinstance(since, int | float):
-                raise ValueError("since")
             offset, number = Offset(parse_natural(value, "offset")), parse_natural(value, "number")
-            behind = parse_natural(value, "behind")
-            return FeedPlace(parse_number(turn), offset, number, behind, float(since))
+            return FeedPlace(parse_number(turn), offset, number)
         case ["feed", turn, repository]:
             seq, is_over = Seq(parse_natural(value, "seq")), value.get("is_over") is True
             return FeedMark(parse_number(turn), parse_repo_id(repository), seq, is_over)

@@ -126,13 +126,16 @@ class Claim:
 class LifeSign:
     """A word of the coordinator that holds the claim of that number: it lives, or it leaves.
 
-    No decision: it changes nobody's state, only how long others stand by. `at` is Unix time, for people.
+    No decision: it changes nobody's state, only how long others stand by. For people it says when (Unix
+    time), and how many visible messages have not entered the feed, the oldest since when (0: none).
     """
 
     claim: Offset
     host: HostName
     at: float = 0.0
     is_leaving: bool = False
+    feed_behind: int = 0
+    feed_behind_since: float = 0.0
 
     @property
     def key(self) -> str:
@@ -140,7 +143,13 @@ class LifeSign:
 
     @property
     def value(self) -> Value:
-        return {"host": self.host, "at": self.at, "is_leaving": self.is_leaving}
+        return {
+            "host": self.host,
+            "at": self.at,
+            "is_leaving": self.is_leaving,
+            "feed_behind": self.feed_behind,
+            "feed_behind_since": self.feed_behind_since,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,11 +319,21 @@ def _heartbeat(member: Member, value: Value) -> Heartbeat:
 
 
 def _life_sign(claim: Offset, value: Value) -> LifeSign:
-    at = value.get("at")
+    return LifeSign(
+        claim,
+        parse_host_name(str(value.get("host"))),
+        _time(value, "at"),
+        value.get("is_leaving") is True,
+        parse_natural(value, "feed_behind"),
+        _time(value, "feed_behind_since"),
+    )
+
+
+def _time(value: Value, name: str) -> float:
+    at = value.get(name)
     if isinstance(at, bool) or not isinstance(at, int | float):
-        raise ValueError("at")
-    host = parse_host_name(str(value.get("host")))
-    return LifeSign(claim, host, float(at), value.get("is_leaving") is True)
+        raise ValueError(name)
+    return float(at)
 
 
 def _report(member: Member, repository: RepoId, value: Value) -> Report:

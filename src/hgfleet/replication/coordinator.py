@@ -91,8 +91,9 @@ class CoordinatorService:
             LogAgentClient(options.agent_socket) as client,
             client.state_follow() as events,
         ):
-            life = _Life(brain, client, options.faults, self._lock)
-            with FeedKeeper(options.feed, partial(self._feed_start, brain)) as feed:
+            feed = FeedKeeper(options.feed, partial(self._feed_start, brain))
+            life = _Life(brain, client, feed, options.faults, self._lock)
+            with feed:
                 while not stop.is_set() and not brain.is_deposed:
                     life.turn(events)
                     if brain.number is not None:
@@ -126,10 +127,16 @@ class _Life:
     """One life, from reading the topic's start until the agent is lost or another claims."""
 
     def __init__(
-        self, brain: Coordinator, client: LogAgentClient, faults: Faults, lock: threading.Lock
+        self,
+        brain: Coordinator,
+        client: LogAgentClient,
+        feed: FeedKeeper,
+        faults: Faults,
+        lock: threading.Lock,
     ) -> None:
         self._brain = brain
         self._client = client
+        self._feed = feed
         self._faults = faults
         self._lock = lock
         self._removals: list[str] = []
@@ -162,7 +169,8 @@ class _Life:
             case Act.CLAIM:
                 self._publish({r.key: r.value for r in step.records})
             case Act.SIGN:
-                self._give_sign(*step.records)
+                for record in step.records:
+                    self._give_sign(record)
                 return True
             case Act.DECIDE:
                 self._decide(step.records)
@@ -181,7 +189,9 @@ class _Life:
             self._give_sign(sign)
 
     def _give_sign(self, sign: StateRecord) -> None:
-        self._publish({sign.key: {**sign.value, "at": clock.now()}})
+        lag = self._feed.lag
+        told = {"at": clock.now(), "feed_behind": lag.behind, "feed_behind_since": lag.since}
+        self._publish({sign.key: {**sign.value, **told}})
 
     def _decide(self, records: Sequence[StateRecord]) -> None:
         self._faults.reach("coordinator-before-decision")

@@ -13,7 +13,7 @@ from typing import Self
 from hgfleet.model.feed import FEED_START, FeedPosition
 from hgfleet.model.fleet import FleetView
 from hgfleet.model.ids import RepoId, Seq
-from hgfleet.replication.feed_writer import FeedOptions, FeedStart, FeedWriter
+from hgfleet.replication.feed_writer import FeedLag, FeedOptions, FeedStart, FeedWriter
 
 
 class FeedKeeper:
@@ -34,6 +34,11 @@ class FeedKeeper:
             self._is_running = True
             self._writer.start()
         self._writer.check()
+
+    @property
+    def lag(self) -> FeedLag:
+        """How far the feed is behind, as the writer last said."""
+        return self._writer.news.lag
 
     def __enter__(self) -> Self:
         return self

@@ -67,10 +67,22 @@ class FeedStart:
     seqs: Mapping[RepoId, Seq] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class FeedLag:
+    """How many visible messages have not entered, and since when the oldest waits; Unix time, 0: none."""
+
+    behind: int = 0
+    since: float = 0.0
+
+
 class News:
-    """What the coordinator's thread tells the writer's: up to where repositories have become visible."""
+    """What the coordinator's thread tells the writer's: up to where repositories have become visible.
+
+    And in `lag` the other way round how far the writer is, which stays true while it hangs in an append.
+    """
 
     def __init__(self) -> None:
+        self.lag = FeedLag()
         self._condition = threading.Condition()
         self._all: dict[RepoId, Seq] = {}
         self._new: dict[RepoId, Seq] = {}
@@ -141,8 +153,14 @@ class FeedWriter:
                 self._stop.wait(backoff.next_pause())
             except FleetError as error:
                 _log.error("feed.stopped", code=error.code, reason=str(error), hint=error.hint)
-                self._feeder = None
+                self._note_stopped()
                 self._stop.wait(long_backoff.next_pause())
+
+    def _note_stopped(self) -> None:
+        """Begin anew next time; until then the feed counts as behind, whatever was read before."""
+        behind = self._feeder.behind() if self._feeder is not None else 0
+        self.news.lag = FeedLag(max(behind, 1), self.news.lag.since or clock.now())
+        self._feeder = None
 
     def _live(self, backoff: Backoff) -> None:
         options = self._options
@@ -153,9 +171,9 @@ class FeedWriter:
             feeder = self._feeder
             feeder.begin(uuid.uuid4().hex)
             with client.feed_follow(feeder.reader.position.offset) as events:
-                life = _Life(feeder, client, events, options.faults)
+                life = _Life(feeder, client, events, self.news, options.faults)
                 while not (self._stop.is_set() or life.is_over):
-                    life.turn(self.news)
+                    life.turn()
                     if life.has_opened:
                         backoff.reset()
                 life.mark()
@@ -186,13 +204,19 @@ class _Life:
     """One life: from reading the feed on until the agent is lost or another writer opens a turn."""
 
     def __init__(
-        self, feeder: Feeder, client: LogAgentClient, events: EventStream[FeedEvent], faults: Faults
+        self,
+        feeder: Feeder,
+        client: LogAgentClient,
+        events: EventStream[FeedEvent],
+        news: News,
+        faults: Faults,
     ) -> None:
         self.is_over = False
         self.has_opened = False
         self._feeder = feeder
         self._client = client
         self._events = events
+        self._news = news
         self._faults = faults
         self._partition_by_repository = {bound.repository: bound.partition for bound in client.paths()[0]}
         self._mark_at = 0.0
@@ -201,15 +225,17 @@ class _Life:
         self._unreadable: set[RepoId] = set()  # and said so
         self._is_awaiting = True  # something that the feed's stream will bring
 
-    def turn(self, news: News) -> None:
+    def turn(self) -> None:
         """Take what came, then do what follows from it."""
         self._take(self._events.next_event(WAIT_SECONDS if self._is_awaiting else 0))
         while (event := self._events.next_event(0)) is not None:
             self._take(event)
-        self._feeder.note_visible(news.take(0 if self._is_awaiting else WAIT_SECONDS), clock.now())
+        seqs = self._news.take(0 if self._is_awaiting else WAIT_SECONDS)
+        self._feeder.note_visible(seqs, clock.now())
         self._is_awaiting = self._do(self._feeder.next_step(clock.now()))
         self._retry_stalled()
         if clock.monotonic() >= self._mark_at:
+            self._note_lag()
             self.mark()
 
     def mark(self) -> None:
@@ -218,13 +244,7 @@ class _Life:
         feeder, position = self._feeder, self._feeder.reader.position
         if not feeder.is_open or self.is_over:
             return  # a turn's keys are its own writer's
-        place = FeedPlace(
-            position.turn,
-            position.offset,
-            max(position.number, 0),
-            feeder.behind(),
-            feeder.behind_since() or 0.0,
-        )
+        place = FeedPlace(position.turn, position.offset, max(position.number, 0))
         if place == self._marked:
             return
         self._publish_marks(position.turn)
@@ -333,6 +353,7 @@ class _Life:
 
     def _append(self, records: list[Any]) -> None:
         """Append records; TransientError is met by another try, InDoubtError ends the life."""
+        self._note_lag()
         self._faults.reach("feed-before-append")
         wires = [encode_feed_record(record) for record in records]
         try:
@@ -341,6 +362,9 @@ class _Life:
             self._feeder.withdraw()
             raise
         self._faults.reach("feed-after-append")
+
+    def _note_lag(self) -> None:
+        self._news.lag = FeedLag(self._feeder.behind(), self._feeder.behind_since() or 0.0)
 
     def _retry_stalled(self) -> None:
         if clock.monotonic() - self._stalled_at >= STALL_SECONDS:

@@ -30,7 +30,7 @@ def describe_fleet(view: FleetView) -> dict[str, Any]:
             if r.parked
         ],
         "coordinator": _coordinator(view.sign),
-        "feed": _feed(view.feed.place),
+        "feed": _feed(view.feed.place, view.sign),
     }
 
 
@@ -47,15 +47,15 @@ def _coordinator(sign: LifeSign | None) -> dict[str, Any] | None:
     }
 
 
-def _feed(place: FeedPlace | None) -> dict[str, Any] | None:
-    """Describe what the feed's writer last said of itself; None while none ever did."""
-    if place is None:
+def _feed(place: FeedPlace | None, sign: LifeSign | None) -> dict[str, Any] | None:
+    """Describe the feed by its marks and the coordinator's last sign; None while there is no sign."""
+    if sign is None:
         return None
-    behind_seconds = max(clock.now() - place.since, 0.0) if place.behind else 0.0
+    behind_seconds = max(clock.now() - sign.feed_behind_since, 0.0) if sign.feed_behind else 0.0
     return {
-        "turn": place.turn,
-        "offset": place.offset,
-        "behind": place.behind,
+        "turn": place.turn if place else None,
+        "offset": place.offset if place else None,
+        "behind": sign.feed_behind,
         "behind_seconds": round(behind_seconds, 1),
     }
 

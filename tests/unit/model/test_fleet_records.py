@@ -38,9 +38,9 @@ RECORDS: list[StateRecord] = [
     Admit(TICKET, MEMBER),
     Evict(TICKET, MEMBER),
     Recount(TICKET, MEMBER, R1, 2),
-    LifeSign(Offset(7), HostName("one"), 1.5, is_leaving=True),
+    LifeSign(Offset(7), HostName("one"), 1.5, True, 3, 1.25),
     FeedMark(4, R1, Seq(5)),
-    FeedPlace(4, Offset(9), 3, 2, 1.5),
+    FeedPlace(4, Offset(9), 3),
     Wish(HostName("one"), is_drained=True, identity="host:two"),
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hgfleet.model.feed_marks import FeedPlace
 from hgfleet.model.fleet import FleetView
 from hgfleet.model.fleet_records import (
@@ -74,9 +76,10 @@ def test_who_decides_and_how_far_the_feed_is() -> None:
     assert describe_fleet(_view())["coordinator"] is None
     assert describe_fleet(_view())["feed"] is None
     sign = LifeSign(Offset(0), HostName("p"), clock.now() - 3)
-    told = describe_fleet(_view(sign, FeedPlace(2, Offset(9), 4, 3, clock.now() - 20)))
+    late = replace(sign, feed_behind=3, feed_behind_since=clock.now() - 20)
+    told = describe_fleet(_view(late, FeedPlace(2, Offset(9), 4)))
     assert told["coordinator"]["host"] == "p"
     assert 3 <= told["coordinator"]["silent_seconds"] < 13
     assert (told["feed"]["turn"], told["feed"]["behind"]) == (2, 3)
     assert 20 <= told["feed"]["behind_seconds"] < 30
-    assert describe_fleet(_view(FeedPlace(2, Offset(9), 4)))["feed"]["behind_seconds"] == 0
+    assert describe_fleet(_view(sign))["feed"]["behind_seconds"] == 0

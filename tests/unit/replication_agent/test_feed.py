@@ -270,19 +270,21 @@ def _ends_with(stream: EventStream[FeedEvent], repository: RepoId, seq: int) -> 
     return bool(found)
 
 
-def test_messages_that_the_log_no_longer_has_are_said_to_be_lost(
-    client: LogAgentClient, place: AgentPlace, repository: RepoId
-) -> None:
-    partition = client.last(repository).partition
-    assert partition is not None
-    with closing(place.open_log()) as log:
-        log.drop_before(Topic.PUSHDATA, partition, client.last(repository).position.offset)
-    with writing(place) as coordinator:
-        coordinator.put({repository: 3, CATALOGUE: catalogue_seq(client)})
-        wait_until(lambda: entries(client, repository) == [3], what="the loss is said")
-        coordinator.put({repository: 4})
-        wait_until(lambda: entries(client, repository) == [3, 4], what="it goes on")
-    assert (repository, OVERRUN, 3) in counted(client)
+def test_messages_that_the_log_no_longer_has_are_said_to_be_lost(place: AgentPlace, log: FaultyLog) -> None:
+    with running_agent(place.options(log, "log-id")), place.client() as client:
+        repository = create_repository(client)
+        for number in range(3):
+            push(client, repository, str(number))
+        last = client.last(repository)
+    assert last.partition is not None
+    log.drop_before(Topic.PUSHDATA, last.partition, last.position.offset)
+    with running_agent(place.options(log, "log-id")), place.client() as client:  # the first had it in memory
+        with writing(place) as coordinator:
+            coordinator.put({repository: 3, CATALOGUE: catalogue_seq(client)})
+            wait_until(lambda: entries(client, repository) == [3], what="the loss is said")
+            coordinator.put({repository: push(client, repository, "more").seq})
+            wait_until(lambda: entries(client, repository) == [3, 4, 5], what="it goes on")
+        assert (repository, OVERRUN, 3) in counted(client)
 
 
 def test_junk_in_the_feed_is_passed_over(
@@ -328,6 +330,22 @@ def test_a_restart_of_the_agent_loses_and_repeats_nothing(place: AgentPlace) -> 
             agent.restart()
             coordinator.put({repository: 4})
             wait_entries(client, repository, 4)
+
+
+def test_a_writer_that_hangs_or_cannot_go_on_is_told_to_be_behind(
+    client: LogAgentClient, place: AgentPlace, repository: RepoId, log: FaultyLog
+) -> None:
+    with writing(place) as coordinator:
+        coordinator.put({repository: 2, CATALOGUE: catalogue_seq(client)})
+        wait_until(lambda: coordinator.keeper.lag.behind == 0, what="it is level")
+        log.is_unreachable = True
+        coordinator.put({repository: 4})
+        wait_until(lambda: coordinator.keeper.lag.behind == 2, what="it is behind")
+        assert coordinator.keeper.lag.since > 0
+        log.is_unreachable = False
+        wait_until(lambda: coordinator.keeper.lag.behind == 0, what="it is level again")
+        log.append([NewRecord(Topic.FEED, Partition(0), b"hgfleet-feed/2\n{}")])
+        wait_until(lambda: coordinator.keeper.lag.behind == 1, what="it cannot go on")
 
 
 # ---- its readers
