@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
+from cryptography.hazmat.primitives.serialization import NoEncryption
 from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12Certificate, serialize_java_truststore
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -189,7 +189,8 @@ def _write_java_authorities(prefix: Path) -> None:
             warnings.simplefilter("ignore")
             certificates = x509.load_pem_x509_certificates(bundle.read_bytes())
         entries = [PKCS12Certificate(each, b"%d" % number) for number, each in enumerate(certificates)]
-        store = serialize_java_truststore(entries, BestAvailableEncryption(b"changeit"))
+        # Java opens it without a password.
+        store = serialize_java_truststore(entries, NoEncryption())
         (security / "cacerts").unlink(missing_ok=True)
         (security / "cacerts").write_bytes(store)
 

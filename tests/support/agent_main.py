@@ -16,7 +16,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     directory, name, *words = sys.argv[1:]
     place = AgentPlace(Path(directory), name)
-    log = place.open_log()
+    log = place.open_any_log()
     options = place.options(
         log,
         log.log_id,

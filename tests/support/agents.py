@@ -7,6 +7,7 @@ Does not: fake any part.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -22,6 +23,8 @@ from typing import Any
 from hgfleet.adapters.agent_answers import AcceptedMessage, AppendRequest, LastMessage
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.adapters.directory_blobs import DirectoryBlobs
+from hgfleet.adapters.kafka_log import KafkaLog
+from hgfleet.adapters.kafka_settings import KafkaSettings
 from hgfleet.adapters.sqlite_log import SqliteLog, open_or_create_sqlite_log
 from hgfleet.errors import FleetError
 from hgfleet.model.ids import HostName, RepoId
@@ -73,6 +76,21 @@ class AgentPlace:
 
     def open_log(self) -> SqliteLog:
         return open_or_create_sqlite_log(self.log, PARTITIONS)
+
+    def use_kafka(self, settings: KafkaSettings) -> None:
+        """Have agents that are processes of their own open their log in Kafka."""
+        fields = {"client": dict(settings.client), "topic_prefix": settings.topic_prefix}
+        self._kafka.write_text(json.dumps(fields))
+
+    def open_any_log(self) -> SqliteLog | KafkaLog:
+        """Open the log in Kafka where one was named, else the embedded one."""
+        if not self._kafka.exists():
+            return self.open_log()
+        return KafkaLog(KafkaSettings(**json.loads(self._kafka.read_text()), append_seconds=2.0))
+
+    @property
+    def _kafka(self) -> Path:
+        return self.directory / "kafka.json"
 
     def options(self, log: ReplicationLog, log_id: str, **changes: Any) -> AgentOptions:
         options = AgentOptions(
