@@ -12,6 +12,7 @@ from hgfleet.adapters.agent_answers import (
     LastMessage,
     LoggedMessage,
     MessageBatch,
+    NamedSnapshot,
 )
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.errors import FleetError, RejectedError
@@ -52,6 +53,8 @@ class MemoryAgent(LogAgentClient):
         self.failure: FleetError | None = None
         self.is_taken = False
         self.serving_epoch = EPOCH
+        self.named: list[NamedSnapshot] = []  # snapshots in force
+        self.first_seq = 1  # what is before was forgotten
         self._at = 1_700_000_000.0
 
     def last(self, repository: RepoId) -> LastMessage:
@@ -111,11 +114,16 @@ class MemoryAgent(LogAgentClient):
 
     def read(self, repository: RepoId, after_seq: int, max_bytes: int = 1 << 22) -> MessageBatch:
         messages = self.messages.get(repository, [])
+        if after_seq + 1 < self.first_seq:
+            raise RejectedError("log.overrun", "the log does not reach back so far", status=410)
         logged = [
             LoggedMessage(message.envelope.seq, _position(message.envelope.seq), encode_message(message))
             for message in messages[after_seq : after_seq + 7]
         ]
         return MessageBatch(tuple(logged), Seq(len(messages)))
+
+    def snapshots(self, repository: RepoId) -> tuple[NamedSnapshot, ...]:
+        return tuple(self.named)
 
     def blob_put(self, spool_file: Path, sha256: Digest, size_bytes: int) -> None:
         shutil.move(spool_file, self.blobs / sha256)

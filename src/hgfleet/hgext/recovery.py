@@ -11,9 +11,10 @@ Does not: wait for another process that works on the copy, unless it takes the l
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +42,12 @@ from hgfleet.model.ids import Digest, Partition, RepoId
 from hgfleet.model.message import Envelope, Kind, decode_message
 
 if TYPE_CHECKING:
-    from hgfleet.adapters.agent_answers import LastMessage
+    from hgfleet.adapters.agent_answers import LastMessage, LoggedMessage
     from hgfleet.adapters.agent_client import LogAgentClient
 
 
 _REPLACED = "repo.replaced"
+logger = logging.getLogger("hgfleet.hgext.recovery")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,19 +219,57 @@ def _copy_of(repo: Any, bound: Binding) -> Copy:
 
 
 def catch_up(copy: Copy, repository: RepoId, last: LastMessage, agent: LogAgentClient) -> SeqState:
-    """Apply what the copy lacks. Raises PoisonError (it stays behind), RejectedError `log.overrun`."""
-    partition = Partition(last.partition or 0)
-    state = copy.state
-    seq = state.seq if state is not None else 0
-    while seq < last.seq:
-        batch = agent.read(repository, seq)
-        steps = since_reset([(decode_message(message.wire), message.position) for message in batch.messages])
-        if not steps:
-            raise TransientError("log.unreadable", "the log has messages that it does not give")
-        _refuse_fork(state, steps[0][0].envelope, last)
-        state = apply.apply_messages(copy, partition, steps, blob_fetcher(copy, agent))
-        seq = state.seq
+    """Apply what the copy lacks, from a snapshot where there is no copy or the log has forgotten too much.
+
+    Raises PoisonError (it stays behind), or RejectedError `log.overrun`: there is no snapshot to begin from.
+    """
+    if copy.state is None and last.seq:
+        _restore(copy, repository, last, agent)
+    while (seq := _seq_of(copy)) < last.seq:
+        try:
+            messages = agent.read(repository, seq).messages
+        except RejectedError as error:
+            if error.code != "log.overrun" or not _restore(copy, repository, last, agent):
+                raise
+        else:
+            _apply_batch(copy, last, messages, agent)
     return _present(copy)
+
+
+def _seq_of(copy: Copy) -> int:
+    state = copy.state
+    return state.seq if state is not None else 0
+
+
+def _apply_batch(
+    copy: Copy, last: LastMessage, messages: Sequence[LoggedMessage], agent: LogAgentClient
+) -> None:
+    steps = since_reset([(decode_message(message.wire), message.position) for message in messages])
+    if not steps:
+        raise TransientError("log.unreadable", "the log has messages that it does not give")
+    _refuse_fork(copy.state, steps[0][0].envelope, last)
+    apply.apply_messages(copy, Partition(last.partition or 0), steps, blob_fetcher(copy, agent))
+
+
+def _restore(copy: Copy, repository: RepoId, last: LastMessage, agent: LogAgentClient) -> bool:
+    """Make the copy that of the newest snapshot that can be had and is beyond it; False: there is none.
+
+    The generation before stays, for a person to look into.
+    """
+    from hgfleet.hgext import snapshot  # it imports this module
+
+    for named in agent.snapshots(repository):
+        if not _seq_of(copy) < named.seq <= last.seq:
+            continue
+        try:
+            with blob_fetcher(copy, agent)(named.blob.sha256) as source:
+                snapshot.restore(copy, (named.seq, named.digest), source)
+        except (PoisonError, RejectedError) as error:  # the next best is good enough
+            names = {"repository": repository, "seq": named.seq, "reason": str(error)}
+            logger.error("snapshot.unusable", extra=names)
+        else:
+            return True
+    return False
 
 
 def _refuse_fork(state: SeqState | None, following: Envelope, last: LastMessage) -> None:

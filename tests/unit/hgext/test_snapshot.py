@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from mercurial import phases
 
+from hgfleet.adapters.agent_answers import NamedSnapshot
 from hgfleet.errors import FleetError, PoisonError
-from hgfleet.hgext import apply, generations, recovery, snapshot, state_digest
+from hgfleet.hgext import apply, binding, generations, recovery, snapshot, state_digest
 from hgfleet.hgext.copies import Copy
 from hgfleet.model.ids import Digest, Seq
 from hgfleet.model.message import Kind
@@ -179,3 +180,80 @@ def test_memory_does_not_grow_with_the_size_of_what_is_written(tmp_path: Path) -
         tracemalloc.stop()
     assert made.blob.size_bytes > 40_000_000
     assert peak < 16_000_000
+
+
+def name(fleet: Fleet, made: snapshot.Made, source: Path) -> None:
+    """Store the snapshot and have the log name it."""
+    fleet.agent.blob_put(source, made.blob.sha256, made.blob.size_bytes)
+    header = made.header
+    fleet.agent.named.insert(
+        0,
+        NamedSnapshot(
+            header.seq, header.digest, header.state_digest, 1, made.blob, header.made_at, "mirror1"
+        ),
+    )
+
+
+def forget_before(fleet: Fleet, seq: int) -> None:
+    fleet.agent.first_seq = seq
+
+
+def test_a_primary_on_an_empty_disk_begins_from_a_snapshot(fleet: Fleet) -> None:
+    made, source = made_by(fleet)
+    name(fleet, made, source)
+    commit(fleet.repo, "later")
+    forget_before(fleet, made.header.seq)
+    fresh = Copy(ui(), fleet.directory / "fresh" / REPOSITORY)
+    recovery.bring_up_to_date(fresh, REPOSITORY, fleet.agent)
+    assert_identical(fleet.primary, fresh)
+
+
+def test_a_copy_that_is_behind_what_the_log_has_left_becomes_that_of_a_snapshot(fleet: Fleet) -> None:
+    made, source = made_by(fleet)
+    behind = Copy(ui(), fleet.directory / "behind" / REPOSITORY)
+    apply.apply_messages(behind, PARTITION, fleet.steps()[:4], recovery.blob_fetcher(behind, fleet.agent))
+    name(fleet, made, source)
+    forget_before(fleet, made.header.seq)
+    binding.of(behind.repo).agent_client = fleet.agent
+    standing = recovery.bring_up_to_date(behind, REPOSITORY, fleet.agent)
+    assert standing.problem is None
+    assert_identical(fleet.primary, behind)
+    assert (behind.directory / "g1").is_dir()
+
+
+def test_a_damaged_or_missing_snapshot_is_passed_over_for_the_older_one_and_for_the_log(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    name(fleet, *made_by(fleet, "older"))
+    commit(fleet.repo, "later")
+    second, source = snapshot_of_replica(fleet, "second")
+    name(fleet, second, source)
+    blob = fleet.agent.blobs / second.blob.sha256
+    blob.write_bytes(blob.read_bytes()[:-100])
+    fresh = Copy(ui(), fleet.directory / "fresh" / REPOSITORY)
+    recovery.bring_up_to_date(fresh, REPOSITORY, fleet.agent)
+    assert_identical(fleet.primary, fresh)
+    for named in fleet.agent.named:
+        (fleet.agent.blobs / named.blob.sha256).write_bytes(b"nothing")
+    again = Copy(ui(), fleet.directory / "again" / REPOSITORY)
+    recovery.bring_up_to_date(again, REPOSITORY, fleet.agent)
+    assert_identical(fleet.primary, again)
+    assert [record.message for record in caplog.records].count("snapshot.unusable") == 3
+
+
+def test_without_snapshot_and_beginning_the_copy_stays_what_it_was_and_says_why(fleet: Fleet) -> None:
+    behind = Copy(ui(), fleet.directory / "behind" / REPOSITORY)
+    apply.apply_messages(behind, PARTITION, fleet.steps()[:4], recovery.blob_fetcher(behind, fleet.agent))
+    forget_before(fleet, 6)
+    binding.of(behind.repo).agent_client = fleet.agent
+    standing = recovery.bring_up_to_date(behind, REPOSITORY, fleet.agent)
+    assert standing.problem is not None
+    assert standing.problem.code == "log.overrun"
+    assert standing.state.seq == 4
+
+
+def snapshot_of_replica(fleet: Fleet, name: str) -> tuple[snapshot.Made, Path]:
+    mirror = fleet.replica(f"mirror-{name}")
+    fleet.replay(mirror)
+    target = fleet.directory / name
+    return snapshot.make(mirror, target), target
