@@ -9,6 +9,7 @@ import pytest
 
 from hgfleet.adapters.agent_answers import NamedSnapshot
 from hgfleet.adapters.sqlite_log import SqliteLog
+from hgfleet.errors import RejectedError
 from hgfleet.model.ids import Partition
 from hgfleet.model.message import Topic
 from tests.support.agents import short_directory
@@ -103,3 +104,57 @@ def test_an_agent_without_index_begins_at_the_checkpoint_of_a_trimmed_log(fleet:
     begin_again(fleet.mirrors[0])
     fleet.wait_ready()
     fleet.assert_converged(repository)
+
+
+def test_a_mirror_that_was_away_for_longer_than_the_retention_rebuilds_its_copies_and_returns(
+    fleet: MirrorFleet,
+) -> None:
+    _one, other = fleet.mirrors
+    repository = fleet.create("app")
+    fleet.push(repository, 3)
+    fleet.assert_converged(repository)
+    other.process.kill()
+    fleet.push(repository, 4)
+    wait_trimmed(fleet, repository)
+    behind = other.applied(repository.id)
+    fleet.push(repository)
+    fleet.wait(lambda: snapshots(fleet, repository)[1].seq > behind, "it is overrun", 60)
+    fleet.wait(lambda: is_gone(fleet, repository, behind + 1), "the log forgets what it lacks", 60)
+    other.process.start()
+    fleet.wait(lambda: other.process.has_logged("applier.parked", "log.overrun"), "it is detected", 60)
+    fleet.wait(lambda: other.process.has_logged("applier.reconciled"), "it is rebuilt", 60)
+    fleet.push(repository)
+    fleet.assert_converged(repository)
+
+
+def is_gone(fleet: MirrorFleet, repository: Repository, seq: int) -> bool:
+    try:
+        fleet.client.read(repository.id, seq - 1, max_bytes=1)
+    except RejectedError as error:
+        return error.code == "log.overrun"
+    return False
+
+
+def test_an_empty_mirror_begins_under_continuous_pushes_creations_renames_and_deletions(
+    fleet: MirrorFleet,
+) -> None:
+    one, other = fleet.mirrors
+    busy, doomed = fleet.create("busy"), fleet.create("doomed")
+    fleet.push(busy, 4)
+    fleet.push(doomed, 2)
+    wait_trimmed(fleet, busy)
+    begin_again(other)
+    created = []
+    while not other.is_ready:
+        fleet.push(busy)
+        assert one.is_ready
+        if len(created) < 3:
+            created.append(fleet.create(f"new{len(created)}"))
+            fleet.push(created[-1])
+        elif doomed.path:
+            fleet.delete(doomed)
+            fleet.client.rename("new0", "renamed", identity="alice", trace="t")
+            created[0].path, doomed.path = "renamed", ""
+    fleet.push(busy)
+    fleet.assert_converged(busy, *created)
+    assert {*other.paths()} == {*one.paths()}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,10 +66,12 @@ class Lost:
         return asdict(self) | {"appends": self.appends}
 
 
-def find_lost(layout: FleetLayout, agent: LogAgentClient) -> list[Lost]:
-    """Compare every copy with the log; the result is sorted by path."""
+def find_lost(
+    layout: FleetLayout, agent: LogAgentClient, known: Mapping[RepoId, str] | None = None
+) -> list[Lost]:
+    """Compare every copy with the log; the result is sorted by path. `known` are paths from elsewhere."""
     bound = {binding.repository: str(binding.path) for binding in agent.paths()[0]}
-    paths = _served_paths(layout) | _remembered_paths(agent) | bound
+    paths = dict(known or {}) | _served_paths(layout) | _remembered_paths(agent) | bound
     found = [
         lost
         for repository, copies in _copies_by_repository(layout).items()
@@ -129,7 +131,7 @@ def _compare(
 def _judge(agent: LogAgentClient, repository: RepoId, copy: CopyState, last: LastMessage) -> Standing:
     if copy.seq > last.seq:
         standing = "ahead"
-    elif _message_at(agent, repository, copy.seq).digest != copy.digest:
+    elif _digest_at(agent, repository, copy, last) != copy.digest:
         standing = "fork"
     else:
         standing = "level" if copy.seq == last.seq else "behind"
@@ -149,8 +151,16 @@ def _obstacle(agent: LogAgentClient, repository: RepoId, best: Standing, last: L
     return ""
 
 
-def _message_at(agent: LogAgentClient, repository: RepoId, seq: int) -> Message:
-    return decode_message(agent.read(repository, seq - 1, max_bytes=1).messages[0].wire)
+def _digest_at(agent: LogAgentClient, repository: RepoId, copy: CopyState, last: LastMessage) -> str:
+    """Return the digest of the log's message at the copy's seq; the copy's own where retention removed it."""
+    if copy.seq == last.seq:
+        return last.digest
+    try:
+        return decode_message(agent.read(repository, copy.seq - 1, max_bytes=1).messages[0].wire).digest
+    except RejectedError as error:
+        if error.code != "log.overrun":
+            raise
+        return copy.digest
 
 
 def _messages(agent: LogAgentClient, repository: RepoId, seq: int) -> Iterator[Message]:

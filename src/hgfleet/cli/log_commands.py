@@ -26,7 +26,7 @@ from hgfleet.cli.kafka_topics import create_kafka_topics, describe_difference
 from hgfleet.cli.output import json_option, print_json, print_table
 from hgfleet.cli.process_command import process_command
 from hgfleet.config.load import load_config
-from hgfleet.errors import ConfigError, PoisonError, TransientError
+from hgfleet.errors import ConfigError, PoisonError, RejectedError, TransientError
 from hgfleet.model.ids import CATALOGUE, RepoId, Seq, parse_repo_path
 from hgfleet.model.message import Message, Topic, decode_message
 
@@ -145,14 +145,14 @@ def adopt_copies(paths: tuple[str, ...], fleet: Fleet, *, yes: bool, as_json: bo
     """
     with fleet.agent() as agent:
         found = [lost for lost in find_lost(fleet.layout, agent) if not paths or lost.path in paths]
-        adopted = _adopt_all(fleet, agent, found) if yes else {}
+        adopted = adopt_all(fleet, agent, found) if yes else {}
     if as_json:
         print_json([lost.to_json() | {"adopted_seq": adopted.get(lost.repository)} for lost in found])
     else:
         _print_lost(found, adopted)
 
 
-def _adopt_all(fleet: Fleet, agent: LogAgentClient, found: list[Lost]) -> dict[RepoId, int]:
+def adopt_all(fleet: Fleet, agent: LogAgentClient, found: list[Lost]) -> dict[RepoId, int]:
     """Adopt each; return the seqs of the resets."""
     if not agent.hello().is_serving:
         raise TransientError("log.not-serving", "this host does not accept changes", hint="try again soon")
@@ -195,7 +195,19 @@ def _plan(lost: Lost) -> str:
 def repository_messages(agent: LogAgentClient, path: str) -> Iterator[dict[str, Any]]:
     """Yield the messages that count of the repository at a path, from the first."""
     repository = agent.resolve(parse_repo_path(path)).repository
-    return _messages_after(lambda seq: agent.read(repository, seq), 0)
+    return _messages_after(lambda seq: agent.read(repository, seq), _first_seq(agent, repository) - 1)
+
+
+def _first_seq(agent: LogAgentClient, repository: RepoId) -> int:
+    """Return the seq of the first message that the log still has."""
+    try:
+        agent.read(repository, 0, max_bytes=1)
+    except RejectedError as error:
+        first = error.context.get("first_seq")
+        if error.code != "log.overrun" or not isinstance(first, int):
+            raise
+        return first
+    return 1
 
 
 def topic_records(agent: LogAgentClient, topic: Topic, partition: int | None) -> Iterator[dict[str, Any]]:
@@ -206,11 +218,23 @@ def topic_records(agent: LogAgentClient, topic: Topic, partition: int | None) ->
 
 
 def _records(agent: LogAgentClient, topic: Topic, partition: int) -> Iterator[dict[str, Any]]:
-    offset = 0
+    offset = _first_offset(agent, topic, partition)
     while records := agent.records(topic, partition, offset):
         for record in records:
             offset = record.next_offset
             yield {"partition": partition, "offset": record.offset, **_describe_record(topic, record)}
+
+
+def _first_offset(agent: LogAgentClient, topic: Topic, partition: int) -> int:
+    """Return where the partition begins: 0, or what retention has left."""
+    try:
+        agent.records(topic, partition, 0, max_bytes=1)
+    except RejectedError as error:
+        first = error.context.get("first_offset")
+        if error.code != "log.overrun" or not isinstance(first, int):
+            raise
+        return first
+    return 0
 
 
 def _describe_record(topic: Topic, record: RawRecord) -> dict[str, Any]:

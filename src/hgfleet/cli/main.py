@@ -26,10 +26,10 @@ _DEFAULT_DIRECTORY = "hgfleet-data"
 COMMANDS = {
     "config": "hgfleet.cli.config_commands:config_group",
     "doctor": "hgfleet.cli.doctor_command:doctor_command",
-    "log": "hgfleet.cli.log_commands:log_group",
+    "log": "hgfleet.cli.snapshot_commands:log_group",
     "mirror": "hgfleet.cli.mirror_commands:mirror_group",
     "render": "hgfleet.cli.render_commands:render_group",
-    "repo": "hgfleet.cli.repo_commands:repo_group",
+    "repo": "hgfleet.cli.snapshot_commands:repo_group",
     "run": "hgfleet.cli.run_command:run_command",
     "status": "hgfleet.cli.status_command:status_command",
     "up": "hgfleet.cli.up_command:up_command",

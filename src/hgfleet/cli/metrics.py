@@ -42,6 +42,22 @@ def _epoch(state: State) -> Iterator[Sample]:
         yield (), state["log"]["epoch"]
 
 
+def _snapshots_missing(state: State) -> Iterator[Sample]:
+    if "snapshots" in state.get("log", {}):
+        yield (), state["log"]["snapshots"]["missing"]
+
+
+def _snapshot_age(state: State) -> Iterator[Sample]:
+    at = state.get("log", {}).get("snapshots", {}).get("oldest_at")
+    if at is not None:
+        yield (), max(0.0, state["at"] - at)
+
+
+def _snapshot_bytes(state: State) -> Iterator[Sample]:
+    if "snapshots" in state.get("log", {}):
+        yield (), state["log"]["snapshots"]["size_bytes"]
+
+
 def _repositories(state: State) -> Iterator[Sample]:
     if "repositories" in state:
         yield (), state["repositories"]
@@ -105,6 +121,14 @@ METRICS = (
     GaugeSpec("hgfleet_problems", (), "parts that could not be asked for this scrape", _problems),
     GaugeSpec("hgfleet_log_serving", (), "1 while the log agent accepts appends", _serving),
     GaugeSpec("hgfleet_log_epoch", (), "the epoch that the log agent holds; 0: standby", _epoch),
+    GaugeSpec("hgfleet_snapshots_missing", (), "repositories that have no snapshot yet", _snapshots_missing),
+    GaugeSpec(
+        "hgfleet_snapshot_age_seconds",
+        (),
+        "age of the oldest among the newest snapshots of all repositories",
+        _snapshot_age,
+    ),
+    GaugeSpec("hgfleet_snapshot_bytes", (), "size of all snapshots in force", _snapshot_bytes),
     GaugeSpec("hgfleet_repositories", (), "paths in the catalogue", _repositories),
     GaugeSpec("hgfleet_mirror_counted", ("host",), "1 while the mirror is counted for watermarks", _counted),
     GaugeSpec("hgfleet_mirror_in_service", ("host",), "1 while the mirror serves readers", _in_service),

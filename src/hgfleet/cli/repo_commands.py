@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from hgfleet.adapters.agent_answers import NamedSnapshot
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.cli.copies import CopyState, read_copy
 from hgfleet.cli.fleet import Fleet, fleet_options
@@ -196,6 +197,8 @@ def show_repository(path: str, fleet: Fleet, *, as_json: bool) -> None:
         click.echo(f"problem:     {shown['problem']}")
     rows = [(copy["host"], copy["seq"], copy["exposed_seq"], copy["path"]) for copy in shown["copies"]]
     print_table(("host", "seq", "exposed seq", "directory"), rows)
+    made = [(one["seq"], one["size_bytes"], one["host"], one["sha256"]) for one in shown["snapshots"]]
+    print_table(("snapshot at seq", "bytes", "made by", "blob"), made)
 
 
 def describe_repository(fleet: Fleet, path: str) -> dict[str, Any]:
@@ -203,6 +206,7 @@ def describe_repository(fleet: Fleet, path: str) -> dict[str, Any]:
     with fleet.agent() as agent:
         bound = agent.resolve(parse_repo_path(path))
         last = agent.last(bound.repository)
+        snapshots = agent.snapshots(bound.repository)
     problem = _bring_to_primary(fleet, bound.repository, bound.partition)
     copies = _read_copies(fleet, bound.repository)
     return asdict(bound) | {
@@ -211,6 +215,15 @@ def describe_repository(fleet: Fleet, path: str) -> dict[str, Any]:
         "problem": problem,
         "exposed_seq": min(copy.exposed_seq for copy in copies),
         "copies": [asdict(copy) for copy in copies],
+        "snapshots": [_describe_snapshot(snapshot) for snapshot in snapshots],
+    }
+
+
+def _describe_snapshot(snapshot: NamedSnapshot) -> dict[str, Any]:
+    fields = asdict(snapshot)
+    return {name: fields[name] for name in ("seq", "digest", "state_digest", "changesets", "at", "host")} | {
+        "sha256": snapshot.blob.sha256,
+        "size_bytes": snapshot.blob.size_bytes,
     }
 
 

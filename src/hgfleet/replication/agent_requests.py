@@ -126,6 +126,7 @@ class Requests:
             "positions": [self._partition_status(partition) for partition in self._view.readers],
             "state_offset": self._view.state_offset,
             "lost": [_binding_fields(binding) for binding in self._view.lost_bindings()],
+            "snapshots": await self._snapshots.summary(),
             "unsettled": self._parts.desk.unsettled_repositories(),
             "last_error": self._parts.io.last_error,
         }

@@ -76,6 +76,18 @@ class SnapshotDesk:
                 await self._view.until(lambda: False, 0.0)  # others have their turn
         return sorted(due, key=lambda one: -one.seconds)[:MAX_DUE]
 
+    async def summary(self) -> dict[str, Any]:
+        """Return how many repositories have none, when the oldest of the newest was made, and all bytes."""
+        missing, size_bytes, times = 0, 0, []
+        for number, (_partition, repository) in enumerate(self._live()):
+            made = self.in_force(repository)
+            missing += not made
+            size_bytes += sum(snapshot.blob.size_bytes for snapshot in made)
+            times += [snapshot.at for snapshot in made[:1]]
+            if number % YIELD_EVERY == YIELD_EVERY - 1:
+                await self._view.until(lambda: False, 0.0)  # others have their turn
+        return {"missing": missing, "oldest_at": min(times, default=None), "size_bytes": size_bytes}
+
     async def announce(
         self, header: SnapshotHeader, blob: PayloadRef, host: str, wait_seconds: float
     ) -> bool:
