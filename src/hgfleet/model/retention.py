@@ -46,6 +46,11 @@ class RetentionPolicy:
     interval_seconds: float  # between two looks
     blob_grace_seconds: float  # a blob that nothing names is kept at least so long
 
+    @property
+    def step_seconds(self) -> float:
+        """How much too old the oldest record is before the log is trimmed."""
+        return self.seconds / 16
+
 
 DAY_SECONDS = 86_400.0
 DEFAULT_RETENTION = RetentionPolicy(7 * DAY_SECONDS, 600.0, DAY_SECONDS)

@@ -93,8 +93,8 @@ class Retention:
             return
         before = clock.now() - self._policy.seconds
         records = await self._in_pool(log.read, *place, first, 1)
-        if not records or records[0].at > before:
-            return
+        if not records or records[0].at > before - self._policy.step_seconds:
+            return  # each step costs a checkpoint
         bound = await self._needed_from(partition)
         fold = await self._in_pool(self._fold_on, partition, first, bound, before)
         if fold.reader.position.offset > first:
