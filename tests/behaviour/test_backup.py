@@ -75,6 +75,6 @@ def test_the_page_s_commands_bring_everything_back_onto_an_empty_log(
     verified = second.cli_json("repo", "verify", "team/app")
     assert len({copy["state_digest"] for copy in verified["copies"] if copy["seq"] == after["seq"]}) == 1
     work.commit("after the disaster")
-    work.run("push", second.ssh_url("team/app")).ok()
+    second.client().run("push", second.ssh_url("team/app"), cwd=work.directory).ok()
     second.client().run("clone", second.https_url("team/app"), str(tmp_path / "clone")).ok()
     assert "restored 0" in follow(second, COMMANDS[2])
