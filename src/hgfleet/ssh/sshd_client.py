@@ -77,6 +77,8 @@ def visit(path: str, account: str, fingerprint: str) -> int:
         return HUNG_UP
     try:
         answer = reception.recv(MAX_ANSWER_BYTES)
+    except ConnectionResetError:  # it went away, or sent us away, with our request unread
+        return tell_outage("reception")
     except OSError:
         answer = b""
     if not answer:
