@@ -297,12 +297,12 @@ def test_a_listener_that_never_answers_is_given_up_in_time_and_then_passed_over(
         assert time.monotonic() - started_at < 4
         started_at = time.monotonic()
         unreachable(alone)
-        assert time.monotonic() - started_at < 0.5
+        assert time.monotonic() - started_at < 0.9
         both = open_directory(server, servers=(silent_url, server.url), search_timeout_seconds=1.0)
         assert both.account(ALICE) is not None
         started_at = time.monotonic()
         assert both.account(BOB) is not None
-        assert time.monotonic() - started_at < 0.5
+        assert time.monotonic() - started_at < 0.9
 
 
 def test_a_silent_tls_listener_is_given_up_in_time(server: Slapd, open_directory: Open) -> None:
@@ -407,6 +407,7 @@ def test_a_check_names_the_server_and_the_setting_that_is_wrong(
     assert [finding.is_good for finding in findings][:2] == [False, True]
     assert nobody in findings[0].text
     (tmp_path / "password").write_text("wrong")
+    (tmp_path / "password").chmod(0o600)
     [finding] = check_ldap(replace(options, password_file=tmp_path / "password"))
     assert "ldap.password_file" in finding.remedy
     findings = check_ldap(replace(options, key_attribute="noSuchAttribute"))

@@ -14,6 +14,7 @@ import ldap3
 from ldap3.core.exceptions import LDAPInvalidCredentialsResult, LDAPSizeLimitExceededResult
 
 from hgfleet.adapters.ldap_connections import FAILURES, LdapConnections, LdapOptions, describe
+from hgfleet.adapters.secret_files import check_secret_file
 from hgfleet.errors import FleetError
 from hgfleet.model.finding import Finding
 
@@ -29,6 +30,7 @@ def check_ldap(options: LdapOptions) -> list[Finding]:
         return [Finding(SUBJECT, False, str(error), error.hint)]
     try:
         findings = [_check_server(connections, number, url) for number, url in enumerate(options.servers)]
+        findings += check_secret_file(SUBJECT, options.password_file)
         if any(finding.is_good for finding in findings):
             findings += _check_contents(connections, options)
         return findings

@@ -6,10 +6,11 @@ Does not: judge hosts or mirrors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from hgfleet.adapters.blob_check import check_blob_store
+from hgfleet.adapters.secret_files import check_secret_file
 from hgfleet.cli.fleet import Fleet
 from hgfleet.cli.parts import ldap_options, open_blobs, open_plain_directory
 from hgfleet.config.schema import FleetConfig
@@ -72,11 +73,13 @@ def _check_topics(config: FleetConfig) -> Iterator[Finding]:
         yield Finding("topics", True, f"{', '.join(plan.name for plan in plans)} are as they should be")
 
 
-def check_blobs(fleet: Fleet) -> Iterable[Finding]:
+def check_blobs(fleet: Fleet) -> Iterator[Finding]:
     """Put a probe into the blob store and take it out again."""
     config = fleet.config
+    if config.blobs.kind == "s3":
+        yield from check_secret_file("blob store", config.s3.credentials_file)
     place = config.s3.bucket if config.blobs.kind == "s3" else str(config.blobs.path)
-    return check_blob_store(open_blobs(config), place)
+    yield from check_blob_store(open_blobs(config), place)
 
 
 def check_directory(fleet: Fleet) -> Iterator[Finding]:
