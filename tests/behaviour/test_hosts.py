@@ -151,6 +151,27 @@ def test_the_doctor_names_what_is_down_or_different_and_what_mends_it(fleet: Hos
     assert different.out.count("another configuration than this host's file") == 4
 
 
+def test_status_names_every_host_and_which_of_them_leads(fleet: HostFleet) -> None:
+    fleet.stop_role("hg2", "standby")
+    try:
+        hosts = {host["host"]: host for host in fleet.cli_json("status")["hosts"]}
+    finally:
+        fleet.run_role("hg2", "standby")
+
+    assert [name for name, host in hosts.items() if host["is_leading"]] == ["hg1"]
+    assert [name for name, host in hosts.items() if not host["is_answering"]] == ["hg2"]
+
+
+def test_a_repository_is_shown_on_every_host_with_that_hosts_copy(work: Work) -> None:
+    work.commit("one")
+    work.push().ok()
+
+    for name in ("hg1", "hg3"):
+        shown = json.loads(work.fleet.cli_on(name, "repo", "show", work.path, "--json").ok().out)
+        assert shown["seq"] == shown["exposed_seq"] == 2
+        assert [copy["host"] for copy in shown["copies"]] == [name]
+
+
 def test_a_role_runs_once_per_host_and_only_where_the_configuration_has_it(fleet: HostFleet) -> None:
     twice = fleet.cli_on("hg3", "run", "mirror")
     elsewhere = fleet.cli_on("hg3", "run", "primary")

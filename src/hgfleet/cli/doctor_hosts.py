@@ -7,13 +7,9 @@ Does not: log in anywhere.
 
 from __future__ import annotations
 
-import http.client
-import json
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -23,7 +19,8 @@ from cryptography import x509
 from hgfleet.cli.addresses import mirror_addresses, reachable
 from hgfleet.cli.fleet import Fleet
 from hgfleet.cli.fleet_state import configuration_digest
-from hgfleet.config.hosts import COPY_ROLES, Host, is_ip, list_hosts
+from hgfleet.cli.host_states import Told, ask_hosts
+from hgfleet.config.hosts import is_ip
 from hgfleet.model.finding import Finding
 from hgfleet.runtime import clock
 
@@ -31,24 +28,11 @@ ASK_SECONDS = 10.0
 MAX_CLOCK_SECONDS = 2.0
 CERTIFICATE_DAYS = 14
 _HOSTS, _CERTIFICATES = "hosts", "certificates"
-_THREADS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What a host said of itself, and how far its clock is from ours; `state` None: it said nothing."""
-
-    host: str
-    state: Mapping[str, Any] | None
-    clock_seconds: float = 0.0
-    reason: str = ""
 
 
 def check_hosts(fleet: Fleet) -> Iterator[Finding]:
     """Ask every host of the configuration for its status."""
-    hosts = [host for host in list_hosts(fleet.config) if host.roles.intersection(COPY_ROLES)]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        told = list(pool.map(_ask, hosts))
+    told = ask_hosts(fleet.config, ASK_SECONDS)
     for each in told:
         yield from judge_host(each, version("hgfleet"), configuration_digest(fleet.config))
 
@@ -78,23 +62,6 @@ def _differences(
         yield "runs with another configuration than this host's file", remedy
     if abs(told.clock_seconds) > MAX_CLOCK_SECONDS:
         yield f"has a clock {told.clock_seconds:+.1f} s from this host's", "let both follow NTP (chrony)"
-
-
-def _ask(host: Host) -> Told:
-    connection = http.client.HTTPConnection(host.address, host.admin_port, timeout=ASK_SECONDS)
-    asked_at = clock.now()
-    try:
-        connection.request("GET", "/-/status", headers={"Connection": "close"})
-        answer = connection.getresponse()
-        state = json.loads(answer.read())
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        return Told(host.name, None, reason=str(error) or type(error).__name__)
-    finally:
-        connection.close()
-    taken_seconds = clock.now() - asked_at
-    ahead = float(state.get("at", asked_at)) - asked_at
-    # Its clock was read at some time while we waited: only what lies outside is a difference.
-    return Told(host.name, state, min(ahead, 0.0) + max(ahead - taken_seconds, 0.0))
 
 
 def check_certificates(fleet: Fleet) -> Iterator[Finding]:

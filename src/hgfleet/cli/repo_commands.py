@@ -18,6 +18,7 @@ from hgfleet.adapters.agent_answers import NamedSnapshot
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.cli.copies import CopyState, read_copy
 from hgfleet.cli.fleet import Fleet, fleet_options
+from hgfleet.cli.fleet_state import read_view
 from hgfleet.cli.import_process import run_import
 from hgfleet.cli.output import json_option, print_json, print_table
 from hgfleet.cli.process_command import process_command
@@ -202,18 +203,22 @@ def show_repository(path: str, fleet: Fleet, *, as_json: bool) -> None:
 
 
 def describe_repository(fleet: Fleet, path: str) -> dict[str, Any]:
-    """Return what `repo show --json` prints; brings the primary's copy to the end of its log first."""
+    """Return what `repo show --json` prints; brings the primary's copy to the end of its log first.
+
+    In a fleet of several hosts the copies are this host's, and what is exposed is what all mirrors show.
+    """
     with fleet.agent() as agent:
         bound = agent.resolve(parse_repo_path(path))
         last = agent.last(bound.repository)
         snapshots = agent.snapshots(bound.repository)
+        shown = read_view(agent).visible_seq(bound.repository) if fleet.host else None
     problem = _bring_to_primary(fleet, bound.repository, bound.partition)
     copies = _read_copies(fleet, bound.repository)
     return asdict(bound) | {
         "seq": last.seq,
         "digest": last.digest,
         "problem": problem,
-        "exposed_seq": min(copy.exposed_seq for copy in copies),
+        "exposed_seq": min(copy.exposed_seq for copy in copies) if shown is None else shown,
         "copies": [asdict(copy) for copy in copies],
         "snapshots": [_describe_snapshot(snapshot) for snapshot in snapshots],
     }
@@ -229,8 +234,8 @@ def _describe_snapshot(snapshot: NamedSnapshot) -> dict[str, Any]:
 
 def _read_copies(fleet: Fleet, repository: RepoId) -> list[CopyState]:
     layout = fleet.layout
-    primary = read_copy(layout.primary, repository, is_primary=True)
-    return [primary, *(read_copy(host, repository, is_primary=False) for host in layout.mirrors)]
+    mirrors = [mirror.name for mirror in layout.mirrors]
+    return [read_copy(host, repository, is_primary=host.name not in mirrors) for host in layout.hosts]
 
 
 def new_trace() -> str:
@@ -243,6 +248,9 @@ def _bring_to_primary(fleet: Fleet, repository: RepoId, partition: int) -> str:
 
     Return what stood in the way, "" in health: the log has it all, so it is no failure of what was asked.
     """
+    host = fleet.layout.own_host
+    if host is not None and not host.is_leading:
+        return ""  # there is no such copy here
     try:
         with fleet.sessions() as sessions:
             sessions.call("catch_up", repository=repository, partition=partition)

@@ -11,10 +11,11 @@ import pytest
 
 from hgfleet.cli.doctor_command import CHECKS, Check, checks_for, examine
 from hgfleet.cli.doctor_fleet import find_stuck, judge_mirrors
-from hgfleet.cli.doctor_hosts import Told, judge_certificate, judge_host
+from hgfleet.cli.doctor_hosts import judge_certificate, judge_host
 from hgfleet.cli.doctor_machine import check_disk, judge_room
 from hgfleet.cli.doctor_parts import check_blobs, check_directory, judge_agent
 from hgfleet.cli.fleet import Fleet, Place
+from hgfleet.cli.host_states import Told, clock_difference
 from hgfleet.config.load import parse_config
 from hgfleet.errors import TransientError
 from hgfleet.model.finding import Finding
@@ -107,6 +108,12 @@ def test_hosts_are_compared_by_release_configuration_and_clock() -> None:
         "does not answer: refused" in bad(judge_host(Told("hg2", None, reason="refused"), "1", "d"))[0].text
     )
     assert bad(judge_host(Told("hg2", same | {"problems": ["no log"]}), "1", "d"))[0].text == "hg2: no log"
+
+
+def test_a_clock_is_off_only_by_what_lies_outside_of_the_time_that_we_waited() -> None:
+    assert clock_difference(100.5, 100.0, 101.0) == 0.0
+    assert clock_difference(98.0, 100.0, 101.0) == -2.0
+    assert clock_difference(104.0, 100.0, 101.0) == 3.0
 
 
 def test_mirrors_out_of_service_and_too_few_of_them_are_told() -> None:
