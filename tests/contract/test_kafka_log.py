@@ -220,6 +220,23 @@ def test_a_log_in_health_has_no_obstacle_and_is_asked_in_little_time(log: KafkaL
     assert "no such partition" in log.find_obstacle(Topic.PUSHDATA, Partition(77))
 
 
+def test_an_append_that_was_not_answered_is_no_obstacle_for_ever_although_nobody_appends(
+    settings: KafkaSettings, kafka_broker: KafkaCluster
+) -> None:
+    log = KafkaLog(replace(settings, append_seconds=1.5))
+    log.append(push(b"before"))
+    [broker] = kafka_broker.brokers
+    broker.pause()
+    try:
+        with pytest.raises(InDoubtError):
+            log.append(push(b"in doubt"))
+    finally:
+        broker.resume()
+        kafka_broker.wait_until_usable()
+    wait_until(lambda: log.find_obstacle(*PUSHDATA) == "", what="pushes are let in again")
+    log.close()
+
+
 @pytest.fixture
 def mock_kafka() -> Iterator[MockKafka]:
     with running_mock_kafka() as mock:

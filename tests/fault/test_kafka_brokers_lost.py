@@ -101,7 +101,7 @@ def test_with_two_of_three_lost_a_push_is_refused_before_its_data_is_sent_and_re
         for broker in kafka.brokers[1:]:
             broker.launch()
         kafka.wait_until_usable()
-    fleet.wait(lambda: work.push(fleet.ssh_url(path)).status == 0, "the next push is taken")
+    fleet.wait(lambda: work.push(fleet.ssh_url(path)).status == 0, "the next push is taken", 90)
     assert check_repository(fleet, path)[-1]["changesets"] == [node]
 
 
@@ -126,7 +126,9 @@ def test_with_two_lost_during_an_append_the_push_is_in_doubt_and_settled_by_itse
             broker.launch()
         kafka.wait_until_usable()
     # Exit 1 is Mercurial's "no changes found": the log had it.
-    fleet.wait(lambda: work.push(fleet.ssh_url(path)).status in (0, 1), "the next push needs nobody's help")
+    fleet.wait(
+        lambda: work.push(fleet.ssh_url(path)).status in (0, 1), "the next push needs nobody's help", 90
+    )
     work.commit("third")
-    fleet.wait(lambda: work.push(fleet.ssh_url(path)).status == 0, "and the one after that")
+    fleet.wait(lambda: work.push(fleet.ssh_url(path)).status == 0, "and the one after that", 90)
     check_repository(fleet, path)

@@ -34,6 +34,7 @@ FRESH_SECONDS = 0.5
 ASK_SECONDS = 2.0  # for what the cluster says of itself, and again for each broker's own answer:
 LOOK_SECONDS = 2 * ASK_SECONDS  # one that has not answered by then is taken for lost
 GRACE_SECONDS = 0.5
+DOUBT_SECONDS = 5.0
 ADMIN_SECONDS = 10.0
 AWAKE_SECONDS = 10.0  # after somebody asked, looks are repeated for so long
 SAME_SECONDS = 10.0  # between two looks whether the topics are the same
@@ -78,7 +79,7 @@ class Health:
         self._lost_at = float("-inf")
         self._asked_at = clock.monotonic()  # the first look is slow; nobody waits for this one
         self._same_at = clock.monotonic()
-        self._unanswered: dict[Place, str] = {}
+        self._unanswered: dict[Place, float] = {}  # until when not to try again
         self._is_closing = False
         self.replaced = ""  # why the log is not the one that was opened
         self._thread = threading.Thread(target=self._run, name="kafka-health", daemon=True)
@@ -94,7 +95,7 @@ class Health:
                 if left <= 0:
                     return NO_ANSWER
                 self._changed.wait(left)
-            return self.replaced or self._look.obstacle(place) or self._unanswered.get(place, "")
+            return self.replaced or self._look.obstacle(place) or self._doubt(place)
 
     def known_obstacle(self, place: Place) -> str:
         """Return what the last look found against the place, unless that is long ago. Does not block.
@@ -113,13 +114,21 @@ class Health:
             self._lost_at = clock.monotonic()
 
     def note_answer(self, places: Iterable[Place], *, is_answered: bool) -> None:
-        """Take an append's outcome: where one was not answered, the next would not be either."""
+        """Take an append's outcome: where one was not answered, the next would hardly be either.
+
+        For DOUBT_SECONDS, or until an append or a read there brings something: an append that nobody may try
+        would never clear it.
+        """
         with self._changed:
             for place in places:
                 if is_answered:
                     self._unanswered.pop(place, None)
                 else:
-                    self._unanswered[place] = "an earlier append was not answered"
+                    self._unanswered[place] = clock.monotonic() + DOUBT_SECONDS
+
+    def _doubt(self, place: Place) -> str:
+        is_doubtful = clock.monotonic() < self._unanswered.get(place, 0.0)
+        return "an earlier append was not answered" if is_doubtful else ""
 
     def close(self) -> None:
         """End the thread."""

@@ -80,6 +80,7 @@ class KafkaLog:
             records = self._reader.read(place, offset, max_bytes)
         if records:
             self._note_newest(place, records[-1].next_offset)
+            self._health.note_answer([place], is_answered=True)
         return records
 
     def first_offset(self, topic: Topic, partition: Partition) -> Offset:
