@@ -69,8 +69,8 @@ def test_making_the_topics_again_makes_nothing_and_a_difference_is_said_with_its
     (fleet.directory / "hgfleet.toml").write_text(wrong)
     told = fleet.cli("log", "create")
     assert told.status == 78
-    assert f"{prefix}pushdata: retention.ms is 604800000, should be 2592000000" in told.out
-    assert f"--entity-name {prefix}pushdata --add-config retention.ms=2592000000" in told.out
+    assert f"{prefix}pushdataaggregator: retention.ms is 604800000, should be 2592000000" in told.out
+    assert f"--entity-name {prefix}pushdataaggregator --add-config retention.ms=2592000000" in told.out
 
 
 def test_what_was_pushed_is_cloned_back_and_every_host_commits_how_far_it_is(

@@ -71,7 +71,8 @@ def plan_topics(settings: KafkaSettings, wanted: Wanted) -> list[TopicPlan]:
     retained = kept | {"retention.ms": str(math.ceil(wanted.retention_seconds * 1000))}
     cleanup = {
         Topic.CATALOGUE: kept | {"retention.ms": FOR_EVER},
-        Topic.PUSHDATA: retained,
+        # The primary's log agent trims it: by age alone, messages would go that snapshots need, unrecorded.
+        Topic.PUSHDATA: kept | {"retention.ms": FOR_EVER},
         Topic.STATE: {"cleanup.policy": "compact"},
         Topic.FEED: retained,
     }

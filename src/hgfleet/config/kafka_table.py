@@ -55,7 +55,7 @@ class KafkaSection(Section):
     replication_factor: Count = setting(3, "copies of each partition; used by `hgfleet log create`")
     min_isr: Count = setting(2, "copies that must have a record before it counts as appended")
     retention_seconds: Duration = setting(
-        "7d", "how long pushdata and pushdataaggregator keep their records", key="retention"
+        "7d", "how long pushdataaggregator keeps its records; pushdata is trimmed by hgfleet", key="retention"
     )
     max_message_bytes: Size = setting("9MiB", "largest record that the topics take", key="max_message")
     append_timeout_seconds: Duration = setting(
