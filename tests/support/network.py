@@ -217,7 +217,7 @@ class Network:
             self._router = Namespace("router")
             stack.callback(self._router.close)
             self._router.run("ip", "address", "add", f"{_ROUTER}/32", "dev", "lo")
-            self._router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+            self._router.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
             self.hosts: dict[str, Host] = {}
             self._wires: dict[str, _Wire] = {}
             hosts_file = self._write_names()
