@@ -181,6 +181,18 @@ def test_a_role_runs_once_per_host_and_only_where_the_configuration_has_it(fleet
     assert "does not give hg3 the role primary; it has mirror" in elsewhere.err
 
 
+def test_a_run_without_its_files_says_which_setting_names_them(fleet: HostFleet) -> None:
+    other = fleet.directory / "without.toml"
+    text = (fleet.directory / "hgfleet.toml").read_text()
+    text = text.replace("[site]", '[site]\nrun_directory = "elsewhere"')
+    other.write_text(f'[http]\ncertificate = "no.pem"\n[ssh]\nhost_key = "no-key"\n{text}')
+
+    for host, role, setting in (("hg3", "web", "http.certificate"), ("hg1", "primary", "ssh.host_key")):
+        refused = fleet.cli_on(host, "run", role, config=other)
+        assert refused.status == 78
+        assert f"the file that {setting} names is not there" in refused.err
+
+
 def test_a_mirror_told_to_stop_refuses_first_and_delays_nobody(work: Work) -> None:
     work.commit("one")
     work.push().ok()

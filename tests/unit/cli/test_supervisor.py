@@ -16,7 +16,7 @@ import pytest
 from hgfleet.adapters.endpoints import ProcessEntry
 from hgfleet.adapters.log_files import LogCollector, Rotation
 from hgfleet.cli.supervisor import Service, Supervisor
-from hgfleet.errors import TransientError
+from hgfleet.errors import ConfigError, TransientError
 from tests.support.fleet import is_alive
 from tests.support.waiting import wait_until
 
@@ -185,3 +185,41 @@ def test_a_stop_during_the_start_is_obeyed(logs: LogCollector) -> None:
 
     assert watched.error is None
     assert watched.reports[-1] == ()
+
+
+WRONG_CONFIG = "import sys; sys.exit(78)"
+LATE = """
+import pathlib, sys
+tries = pathlib.Path({path!r})
+tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+if len(tries.read_text()) < 5:
+    sys.exit(75)
+"""
+
+
+def test_without_a_time_out_what_keeps_failing_is_tried_until_it_works(
+    logs: LogCollector, tmp_path: Path
+) -> None:
+    tries = tmp_path / "tries"
+    late = service(
+        "late",
+        LATE.format(path=str(tries)) + SLEEPER,
+        is_ready=lambda: tries.exists() and len(tries.read_text()) >= 5,
+    )
+    supervisor = Supervisor([late], logs, lambda _entries: None)
+
+    try:
+        assert supervisor.bring_up(threading.Event(), None)
+    finally:
+        supervisor.stop()
+    assert tries.read_text() == "xxxxx"
+
+
+def test_without_a_time_out_only_a_wrong_configuration_ends_it(logs: LogCollector) -> None:
+    supervisor = Supervisor(
+        [service("wrong", WRONG_CONFIG, is_ready=lambda: False)], logs, lambda _entries: None
+    )
+
+    with pytest.raises(ConfigError, match="does not come up"):
+        supervisor.bring_up(threading.Event(), None)
+    supervisor.stop()
