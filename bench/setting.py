@@ -32,8 +32,8 @@ class Setting:
         self.directory.mkdir(parents=True)
         fleet = Fleet(self.directory / "fleet", mirrors=mirrors)
         self._configure(fleet, visible_wait)
-        fleet.start()
         try:
+            fleet.start()
             yield fleet
         finally:
             fleet.close()
