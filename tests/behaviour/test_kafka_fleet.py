@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,20 @@ def test_making_the_topics_again_makes_nothing_and_a_difference_is_said_with_its
     assert told.status == 78
     assert f"{prefix}pushdataaggregator: retention.ms is 604800000, should be 2592000000" in told.out
     assert f"--entity-name {prefix}pushdataaggregator --add-config retention.ms=2592000000" in told.out
+
+
+def test_doctor_compares_the_topics_and_names_what_mends_them(
+    fleet: Fleet, kafka_broker: KafkaCluster, prefix: str, tmp_path: Path
+) -> None:
+    def topics(asked: Fleet) -> list[tuple[bool, str]]:
+        findings = json.loads(asked.cli("doctor", "--json").out)["findings"]
+        return [(f["is_good"], f["remedy"]) for f in findings if f["subject"] == "topics"]
+
+    assert topics(fleet) == [(True, "")]
+    wrong = fleet_config(kafka_broker, prefix).replace("min_isr = 1", 'min_isr = 1\nretention = "30d"')
+    [(is_good, remedy)] = topics(Fleet(tmp_path / "fleet", config=wrong))
+    assert not is_good
+    assert "retention.ms=2592000000" in remedy
 
 
 def test_what_was_pushed_is_cloned_back_and_every_host_commits_how_far_it_is(

@@ -12,6 +12,7 @@ from typing import Any
 from hgfleet.adapters.blob_check import check_blob_store
 from hgfleet.adapters.secret_files import check_secret_file
 from hgfleet.cli.fleet import Fleet
+from hgfleet.cli.kafka_topics import describe_difference, find_topic_differences
 from hgfleet.cli.parts import ldap_options, open_blobs, open_plain_directory
 from hgfleet.config.schema import FleetConfig
 from hgfleet.errors import FleetError
@@ -59,18 +60,11 @@ def judge_agent(status: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _check_topics(config: FleetConfig) -> Iterator[Finding]:
-    from hgfleet.adapters.kafka_settings import kafka_settings
-    from hgfleet.adapters.kafka_topics import Wanted, find_differences, plan_topics
-
-    settings, kafka = kafka_settings(config.kafka), config.kafka
-    wanted = Wanted(config.log.partitions, kafka.replication_factor, kafka.min_isr, kafka.retention_seconds)
-    plans = plan_topics(settings, wanted)
-    differences = find_differences(settings, plans)
+    differences = find_topic_differences(config)
     for found in differences:
-        text = f"{found.topic}: {found.what} is {found.found}, not {found.wanted}"
-        yield Finding("topics", False, text, found.mend)
+        yield Finding("topics", False, describe_difference(found), found.mend)
     if not differences:
-        yield Finding("topics", True, f"{', '.join(plan.name for plan in plans)} are as they should be")
+        yield Finding("topics", True, "all four are as they should be")
 
 
 def check_blobs(fleet: Fleet) -> Iterator[Finding]:
