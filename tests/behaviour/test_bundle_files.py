@@ -36,8 +36,10 @@ def extension(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def open_exposed(exposures: Exposures, extension: Path, seq: int) -> Any:
     hg_directory = exposures.full / ".hg"
-    (hg_directory / view_files.EXPOSED).unlink(missing_ok=True)
-    assert view_files.expose(hg_directory, Seq(seq)) == seq
+    exposed = view_files.read_exposed(hg_directory)
+    if exposed is None or exposed.seq != seq:
+        (hg_directory / view_files.EXPOSED).unlink(missing_ok=True)
+        assert view_files.expose(hg_directory, Seq(seq)) == seq
     return factory.repository(open_ui("web", extension=extension), str(exposures.full).encode())
 
 
