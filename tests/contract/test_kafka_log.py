@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -49,6 +50,33 @@ def log(settings: KafkaSettings) -> Iterator[KafkaLog]:
 
 
 # ---- reading
+
+
+def test_a_reader_that_waits_behind_another_one_makes_nobody_skip_a_record(log: KafkaLog) -> None:
+    values = [b"%d " % number + b"x" * 2000 for number in range(600)]
+    is_over = threading.Event()
+
+    def wait_behind() -> None:
+        while not is_over.is_set():
+            for offset in (0, len(seen) // 2, max(0, len(seen) - 3)):
+                log.wait({PUSHDATA: Offset(offset)}, 0.01)
+
+    seen: list[bytes] = []
+    behind = threading.Thread(target=wait_behind)
+    behind.start()
+    try:
+        offset = Offset(0)
+        for first in range(0, len(values), 60):
+            log.append(push(*values[first : first + 60]))
+            while len(seen) < first + 60:
+                assert log.wait({PUSHDATA: offset}, 20.0)
+                for record in log.read(*PUSHDATA, offset, 20_000):
+                    seen.append(record.value)
+                    offset = record.next_offset
+    finally:
+        is_over.set()
+        behind.join()
+    assert seen == values
 
 
 def test_a_transactions_markers_are_gaps_that_nobody_stumbles_over(

@@ -85,7 +85,7 @@ class Tail:
             for place, offset in seen.items():
                 self._follow(place, offset)
             self._start()
-            while not (self._is_closing or any(self._has_news(place) for place in seen)):
+            while not (self._is_closing or any(self._has_news(*item) for item in seen.items())):
                 left = deadline - clock.monotonic()
                 if left <= 0:
                     return False
@@ -116,18 +116,21 @@ class Tail:
             self._thread.join()
 
     def _follow(self, place: Place, offset: Offset) -> None:
-        """Have the place followed from there; records before it are forgotten."""
+        """Have the place followed from there; records before it are forgotten.
+
+        Never back: what lies between was given out already, and whoever wants it again asks elsewhere.
+        """
         followed = self._places.get(place)
-        if followed is not None and not followed.is_broken and followed.start <= offset <= followed.end:
+        if followed is not None and not followed.is_broken and offset <= followed.end:
             followed.drop_before(offset)
             return
         self._places[place] = _Place(offset, offset)
         self._place_by_name[self._settings.topic(place[0]), place[1]] = place
         self._is_moved = True
 
-    def _has_news(self, place: Place) -> bool:
+    def _has_news(self, place: Place, offset: Offset) -> bool:
         followed = self._places[place]
-        return followed.is_broken or bool(followed.records)
+        return followed.is_broken or bool(followed.records) or offset < followed.start
 
     def _start(self) -> None:
         if self._thread is None:
@@ -165,6 +168,8 @@ class Tail:
         if first is not None:
             messages = [first, *handle.consume(BATCH, 0)]
             with self._changed:
+                if self._is_moved:
+                    return  # some may lie behind a gap now; all is fetched again from where each place ends
                 for message in messages:
                     self._add(message)
                 self._changed.notify_all()
