@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +40,7 @@ def stored_snapshots(fleet: MirrorFleet) -> set[str]:
 
 def test_a_maker_killed_at_each_step_leaves_nothing_that_stays(fleet: MirrorFleet) -> None:
     [mirror] = fleet.mirrors
+    backup = add_blob_from_before_the_log(fleet)
     for point in MAKING:
         mirror.process.arm(point, "kill")
     repository = fleet.create("app")
@@ -54,6 +58,19 @@ def test_a_maker_killed_at_each_step_leaves_nothing_that_stays(fleet: MirrorFlee
         "the store has the snapshots in force and no others",
         60,
     )
+    assert backup.exists()
+
+
+def add_blob_from_before_the_log(fleet: MirrorFleet) -> Path:
+    """Store what no message names yet: a backup from which the fleet is going to be filled."""
+    data = b"of another log"
+    sha256 = hashlib.sha256(data).hexdigest()
+    path = fleet.directory / "blobs" / sha256[:2] / sha256[2:4] / sha256
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    a_while_ago = path.stat().st_mtime - 3600
+    os.utime(path, (a_while_ago, a_while_ago))
+    return path
 
 
 def test_an_agent_killed_at_each_step_of_trimming_goes_on(fleet: MirrorFleet) -> None:

@@ -277,7 +277,7 @@ class Requests:
 
     async def _blob_put(self, fields: RequestFields, body: bytes) -> Answer:
         source, sha256 = Path(fields.text("path")), fields.digest("sha256")
-        self._retention.note_put(sha256)
+        await self._retention.note_put(sha256)
         size_bytes = fields.natural("size_bytes")
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._parts.blob_pool, self._take_over, source, sha256, size_bytes)

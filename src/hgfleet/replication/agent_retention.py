@@ -41,12 +41,11 @@ from hgfleet.ports.replication_log import NewRecord
 from hgfleet.replication.agent_appends import reach
 from hgfleet.replication.agent_parts import AgentParts
 from hgfleet.replication.agent_start import find_fold, read_records
-from hgfleet.replication.agent_view import pushdata
+from hgfleet.replication.agent_view import CATALOGUE_PLACE, pushdata
 from hgfleet.runtime import clock
 
 YIELD_EVERY = 200  # repositories looked at between two turns of the event loop
 READ_BACK_SECONDS = 10.0
-UNNAMED_SECONDS = 3600.0  # a blob was seen to be named by nothing for so long, or for the grace if shorter
 
 logger = logging.getLogger("hgfleet.replication.agent_retention")
 
@@ -63,10 +62,16 @@ class Retention:
         self._forgotten: dict[Partition, Offset] = {}
         self._unnamed_since: dict[Digest, float] = {}
         self._put_at: dict[Digest, float] = {}
+        self._deleting: dict[Digest, asyncio.Event] = {}
 
-    def note_put(self, sha256: Digest) -> None:
-        """Keep a blob that is being put through this agent: what names it comes later."""
+    async def note_put(self, sha256: Digest) -> None:
+        """Keep a blob that is about to be put through this agent: what names it comes later.
+
+        Returns once no deletion of it is under way: the put would find it there, and then it would be gone.
+        """
         self._put_at[sha256] = clock.monotonic()
+        while (deleted := self._deleting.get(sha256)) is not None:
+            await deleted.wait()
 
     async def run(self) -> None:
         """Look at everything again and again; nothing that fails here ends the agent."""
@@ -116,8 +121,9 @@ class Retention:
             bound = min(bound, self._first_needed(repository, bound))
             if number % YIELD_EVERY == YIELD_EVERY - 1:
                 await self._view.until(lambda: False, 0.0)  # others have their turn
-        for repository in self._view.readers[partition].parked:
-            bound = min(bound, self._first_needed(repository, bound))
+        reader = self._view.readers[partition]
+        for repository in reader.parked:  # what it could not read is still to be read, by another release
+            bound = min(bound, self._first_needed(repository, bound), reader.head(repository).position.offset)
         return bound
 
     def _first_needed(self, repository: Any, bound: Offset) -> Offset:
@@ -157,7 +163,7 @@ class Retention:
     async def _write_down(self, partition: Partition, offset: Offset, data: bytes) -> None:
         check_readable(Kind.CHECKPOINT, self._view.fleet.feature_levels())
         sha256 = Digest(hashlib.sha256(data).hexdigest())
-        self.note_put(sha256)
+        await self.note_put(sha256)
         await self._in_blob_pool(_put_bytes, self._options.blobs, data, sha256)
         message = self._checkpoint(partition, offset, PayloadRef(len(data), sha256, False))
         with suppress(InDoubtError):
@@ -186,18 +192,28 @@ class Retention:
     async def _collect(self) -> None:
         """Delete the blobs that nothing names.
 
-        Not while there may be messages that this agent cannot read or has lost: they may name some.
+        Not while there may be messages that this agent cannot read or has lost: they may name some. And none
+        from before this log began: they may be the backup from which it is being filled.
         """
         if not self._parts.primary.is_serving_all() or self._is_in_doubt():
             self._unnamed_since.clear()
             return
+        first = await self._in_pool(self._options.log.read, *CATALOGUE_PLACE, Offset(0), 1)
         stored = await self._in_blob_pool(list_blobs, self._options.blobs)
-        unnamed = self._note_unnamed(stored, self._named())
+        unnamed = self._note_unnamed([blob for blob in stored if first and blob[2] >= first[0].at])
         for sha256 in unnamed:
-            if sha256 not in self._named():
-                await self._in_blob_pool(self._options.blobs.delete, sha256)
-                self._unnamed_since.pop(sha256, None)
-                logger.info("retention.blob-deleted", extra={"sha256": sha256})
+            if sha256 not in self._named() and self._parts.primary.is_serving_all():
+                await self._delete(sha256)
+
+    async def _delete(self, sha256: Digest) -> None:
+        """Delete a blob; a put of the same one waits meanwhile."""
+        self._deleting[sha256] = asyncio.Event()
+        try:
+            await self._in_blob_pool(self._options.blobs.delete, sha256)
+        finally:
+            self._deleting.pop(sha256).set()
+        self._unnamed_since.pop(sha256, None)
+        logger.info("retention.blob-deleted", extra={"sha256": sha256})
 
     def _is_in_doubt(self) -> bool:
         is_parked = any(reader.parked for reader in self._view.readers.values())
@@ -208,13 +224,14 @@ class Retention:
         self._put_at = {sha256: at for sha256, at in self._put_at.items() if now - at < grace}
         return self._view.named_blobs() | set(self._put_at) | self._parts.desk.named_blobs()
 
-    def _note_unnamed(self, stored: Iterable[tuple[Digest, int, float]], named: set[Digest]) -> list[Digest]:
-        """Return what has not been named for long enough."""
+    def _note_unnamed(self, stored: Iterable[tuple[Digest, int, float]]) -> list[Digest]:
+        """Return what has been named by nothing for the whole grace."""
+        named = self._named()
         now, oldest = clock.monotonic(), clock.now() - self._policy.blob_grace_seconds
         seen = {sha256 for sha256, _size, at in stored if sha256 not in named and at < oldest}
         self._unnamed_since = {sha256: self._unnamed_since.get(sha256, now) for sha256 in seen}
-        seconds = min(UNNAMED_SECONDS, self._policy.blob_grace_seconds)
-        return [sha256 for sha256, since in self._unnamed_since.items() if now - since >= seconds]
+        grace = self._policy.blob_grace_seconds
+        return [sha256 for sha256, since in self._unnamed_since.items() if now - since >= grace]
 
     async def _in_pool(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._parts.pool, function, *arguments)
