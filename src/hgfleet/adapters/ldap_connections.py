@@ -25,6 +25,7 @@ from ldap3.core.exceptions import (
     LDAPInvalidCredentialsResult,
     LDAPNoSuchObjectResult,
     LDAPOperationResult,
+    LDAPStartTLSError,
 )
 from pyasn1.error import PyAsn1Error
 
@@ -177,6 +178,8 @@ class LdapConnections:
             connection.open(read_server_info=False)
             if options.start_tls:
                 connection.start_tls(read_server_info=False)
+                if not (connection.tls_started or connection.server.ssl):  # it may answer no without raising
+                    raise LDAPStartTLSError("the connection is not encrypted")
             connection.bind(read_server_info=False)
         except BaseException:
             _close(connection)
