@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from hgfleet.adapters.ssh_keys import PublicKey
 from hgfleet.errors import InDoubtError, RejectedError, TransientError
 from hgfleet.model.client_line import MAX_LENGTH, client_line
 from hgfleet.model.command import Clone, Serve
@@ -18,15 +21,16 @@ SITE = Site(
     default_writers=("developers",),
     service_accounts=frozenset({"lander"}),
 )
+KEY = PublicKey("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA==", "")
 SERVE = "hg -R team/app serve --stdio"
 
 
 def account(name: str = "alice", *groups: str, is_enabled: bool = True) -> Account:
-    return Account(AccountName(name), is_enabled, frozenset(groups), ())
+    return Account(AccountName(name), is_enabled, frozenset(groups), (KEY.text,))
 
 
 def visit(command: str | None, name: str = "alice", **variables: str) -> Visit:
-    return Visit(name, "192.0.2.1", command, variables)
+    return Visit(name, "192.0.2.1", command, variables, key_fingerprint=KEY.fingerprint)
 
 
 def test_an_enabled_account_is_admitted_with_its_groups_and_its_own() -> None:
@@ -47,6 +51,15 @@ def test_an_account_that_was_removed_since_its_login_is_refused() -> None:
     with pytest.raises(RejectedError) as caught:
         admit(visit(SERVE), None, SITE)
     assert caught.value.code == "account.unknown"
+
+
+def test_a_key_that_was_taken_away_opens_no_session_over_a_connection_that_is_still_there() -> None:
+    other = PublicKey("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIQ==", "")
+    with pytest.raises(RejectedError) as caught:
+        admit(visit(SERVE), replace(account("alice", "developers"), keys=(other.text,)), SITE)
+    assert caught.value.code == "account.key-removed"
+    with pytest.raises(RejectedError):
+        admit(replace(visit(SERVE), key_fingerprint=""), account("alice"), SITE)
 
 
 def test_only_a_configured_service_account_pushes_for_a_person() -> None:

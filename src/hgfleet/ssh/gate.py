@@ -1,7 +1,8 @@
 """The gate: what one visit may do, decided before anything runs.
 
-Promises: the decision is made from parsed values only; a disabled account is told so and nothing else; an
-answer that can't be known is TransientError, never a refusal (A1). Everything that is refused has a code.
+Promises: the decision is made from parsed values only; a disabled account is told so and nothing else; a key
+that was taken away opens no session, over an old connection neither; an answer that can't be known is
+TransientError, never a refusal (A1). Everything that is refused has a code.
 Does not: serve sessions, know Mercurial, or judge a push (the session does, under the settings at its seq).
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hgfleet.adapters.ssh_keys import PublicKey
 from hgfleet.errors import RejectedError
 from hgfleet.model.access import create_access
 from hgfleet.model.command import Clone, Command, clone_target, parse_command
@@ -47,6 +49,11 @@ def admit(visit: Visit, account: Account | None, site: Site) -> Admission:
     if not account.is_enabled:
         raise RejectedError(
             "account.disabled", "this account is disabled", hint="ask an operator of this site"
+        )
+    if visit.key_fingerprint not in {PublicKey(key, "").fingerprint for key in account.keys}:
+        # A connection outlives the log-in that it began with, and opens new sessions.
+        raise RejectedError(
+            "account.key-removed", "this key is not the account's any more", hint="log in with another one"
         )
     command = parse_command(visit.command)
     groups = account.groups | {own_group(account.name)}
