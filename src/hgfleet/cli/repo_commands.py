@@ -199,7 +199,8 @@ def show_repository(path: str, fleet: Fleet, *, as_json: bool) -> None:
     rows = [(copy["host"], copy["seq"], copy["exposed_seq"], copy["path"]) for copy in shown["copies"]]
     print_table(("host", "seq", "exposed seq", "directory"), rows)
     made = [(one["seq"], one["size_bytes"], one["host"], one["sha256"]) for one in shown["snapshots"]]
-    print_table(("snapshot at seq", "bytes", "made by", "blob"), made)
+    if made:
+        print_table(("snapshot at seq", "bytes", "made by", "blob"), made)
 
 
 def describe_repository(fleet: Fleet, path: str) -> dict[str, Any]:
