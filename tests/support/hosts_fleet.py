@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -37,7 +38,7 @@ from tests.support.merged_logs import merge
 from tests.support.network import DOMAIN, Host, Network
 from tests.support.s3_server import ACCESS_KEY, REGION, SECRET_KEY, S3Server
 from tests.support.server_process import find
-from tests.support.slapd import Slapd
+from tests.support.slapd import PEOPLE, Slapd
 
 ACCOUNT = "example@example.org"
 PUBLIC_NAME = DOMAIN
@@ -87,6 +88,9 @@ class Run:
     role: str
 
 
+_numbers = itertools.count()
+
+
 class HostsFleet(Fleet):
     """One fleet at such a site."""
 
@@ -101,7 +105,7 @@ class HostsFleet(Fleet):
     ) -> None:
         """Prepare a fleet; `name` tells its topics and its bucket from others', `config` adds tables."""
         self.site = site
-        self.name = name
+        self.name = f"{name}{next(_numbers)}"
         self.coordinators = tuple(coordinators)
         super().__init__(directory, mirrors=len(site.mirrors), config=self._config_text(directory, config))
         self._children: dict[Run | str, Child] = {}
@@ -211,7 +215,10 @@ class HostsFleet(Fleet):
         (self.directory / "account/known_hosts").write_text(f"{PUBLIC_NAME} {host_key}\n")
         own_key = ensure_key_pair(self._key_file, ACCOUNT)
         groups = ("creators", "developers")
-        self.site.slapd.add_account(ACCOUNT, groups=groups, keys=[own_key])
+        if self.site.slapd.search(PEOPLE, f"(uid={ACCOUNT})", "uid"):  # of a fleet before this one
+            self.site.slapd.replace(ACCOUNT, "sshPublicKey", [own_key])
+        else:
+            self.site.slapd.add_account(ACCOUNT, groups=groups, keys=[own_key])
         self._write_credentials()
 
     def _write_credentials(self) -> None:
