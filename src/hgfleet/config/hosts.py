@@ -133,6 +133,9 @@ def _find_unshared_parts(config: FleetConfig) -> Iterator[str]:
     ):
         if kind in _FILES_OF_ONE_MACHINE:
             yield f'{table}.kind: "{kind}" is one machine\'s files, which hosts on several cannot share'
+    for name, store in config.bundle_stores.items():
+        if not store.base_url:
+            yield f"bundles.stores.{name}.base_url: is needed with hosts on several machines"
 
 
 _FILES_OF_ONE_MACHINE = ("sqlite", "directory", "toml")

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from hgfleet.config.bundles_table import BundleStoreSection
 from hgfleet.config.host_table import HostSection
 from hgfleet.config.hosts import find_host_conflicts
 from hgfleet.config.schema import FleetConfig, find_conflicts, section_classes
@@ -24,6 +25,7 @@ from hgfleet.errors import ConfigError
 
 Tables = Mapping[str, Any]
 HOSTS = "hosts"  # the one array of tables
+BUNDLES, STORES = "bundles", "stores"  # the one table that has tables in it
 
 
 def load_config(path: Path) -> FleetConfig:
@@ -55,6 +57,7 @@ def parse_config(tables: Tables, path: Path) -> FleetConfig:
     """Check the tables of the file `path`; raise ConfigError `config.invalid`."""
     base = path.absolute().parent
     problems = list(_unknown_tables(tables))
+    tables, store_tables = _without_stores(tables)
     sections: dict[str, Section] = {}
     for name, kind in section_classes().items():
         try:
@@ -62,9 +65,10 @@ def parse_config(tables: Tables, path: Path) -> FleetConfig:
         except ValidationError as error:
             problems += [_describe(name, kind, detail) for detail in error.errors(include_url=False)]
     hosts, host_problems = _parse_hosts(tables.get(HOSTS, []), base)
-    problems += host_problems
-    if len(sections) == len(section_classes()) and not host_problems:
-        config = FleetConfig.model_validate({**sections, HOSTS: hosts})
+    stores, store_problems = _parse_stores(store_tables, base)
+    problems += [*host_problems, *store_problems]
+    if len(sections) == len(section_classes()) and not host_problems and not store_problems:
+        config = FleetConfig.model_validate({**sections, HOSTS: hosts, "bundle_stores": stores})
         problems += [*find_conflicts(config), *find_host_conflicts(config)]
     if problems:
         raise _invalid(path, problems)
@@ -84,6 +88,31 @@ def _parse_hosts(tables: object, base: Path) -> tuple[tuple[HostSection, ...], l
             details = error.errors(include_url=False)
             problems += [_describe(f"{HOSTS}[{place}]", HostSection, detail) for detail in details]
     return tuple(hosts), problems
+
+
+def _without_stores(tables: Tables) -> tuple[Tables, object]:
+    """Return the tables with nothing but keys in [bundles], and its stores."""
+    bundles = tables.get(BUNDLES)
+    if not isinstance(bundles, dict) or STORES not in bundles:
+        return tables, {}
+    keys = {name: value for name, value in bundles.items() if name != STORES}
+    return {**tables, BUNDLES: keys}, bundles[STORES]
+
+
+def _parse_stores(tables: object, base: Path) -> tuple[dict[str, BundleStoreSection], list[str]]:
+    """Return the stores that could be read, and what is wrong with the others."""
+    if not isinstance(tables, dict):
+        return {}, [f"{BUNDLES}.{STORES}: expected tables, written [{BUNDLES}.{STORES}.NAME]"]
+    stores: dict[str, BundleStoreSection] = {}
+    problems: list[str] = []
+    for name, table in tables.items():
+        try:
+            stores[name] = BundleStoreSection.model_validate(table, context={"base": base})
+        except ValidationError as error:
+            place = f"{BUNDLES}.{STORES}.{name}"
+            details = error.errors(include_url=False)
+            problems += [_describe(place, BundleStoreSection, detail) for detail in details]
+    return stores, problems
 
 
 def override(tables: Tables, changes: Mapping[tuple[str, str], object]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from hgfleet.config.bundles_table import BundleStoreSection
 from hgfleet.config.host_table import HostSection
 from hgfleet.config.schema import FleetConfig, section_classes
 from hgfleet.config.section import Section
@@ -32,6 +33,7 @@ def render_default_config(changes: Mapping[tuple[str, str], object]) -> str:
             _render_table(table, kind, {key: changes.get((table, key), value) for key, value in keys.items()})
             for table, kind, keys in _defaults()
         )
+        + _render_example_stores()
         + _render_example_hosts()
     )
 
@@ -40,18 +42,23 @@ def render_config(config: FleetConfig) -> str:
     """Return a configuration in force as a file: paths are absolute, so it may lie anywhere."""
     values = config_values(config)
     tables = "".join(_render_table(table, kind, values[table]) for table, kind in section_classes().items())
-    return tables + "".join(_render_host(host) for host in values["hosts"])
+    stores = "".join(_render_store(name, store) for name, store in values["bundle_stores"].items())
+    return tables + stores + "".join(_render_host(host) for host in values["hosts"])
 
 
 def config_values(config: FleetConfig) -> dict[str, Any]:
-    """Return every value by table and key, as it is written in the file; under "hosts" a list of tables."""
+    """Return every value by table and key, as in the file; under "hosts" and "bundle_stores" tables."""
     return config.model_dump(mode="json", by_alias=True)
 
 
 def render_reference() -> str:
     """Return docs/reference/config.md."""
     lines = ["# Configuration", "", _REFERENCE_INTRODUCTION, ""]
-    tables: dict[str, type[Section]] = {**section_classes(), "[hosts]": HostSection}
+    tables: dict[str, type[Section]] = {
+        **section_classes(),
+        "bundles.stores.NAME": BundleStoreSection,
+        "[hosts]": HostSection,
+    }
     for table, kind in tables.items():
         lines += [f"## [{table}]", "", kind.__doc__ or "", "", "| key | default | meaning |", "|---|---|---|"]
         lines += [
@@ -89,6 +96,27 @@ def _render_table(table: str, kind: type[Section], value_by_key: Mapping[str, ob
 def _render_host(value_by_key: Mapping[str, object]) -> str:
     lines = [f"{key} = {_render_value(value)}\n" for key, value in value_by_key.items()]
     return "".join(["\n[[hosts]]\n", *lines])
+
+
+def _render_store(name: str, value_by_key: Mapping[str, object]) -> str:
+    lines = [f"{key} = {_render_value(value)}\n" for key, value in value_by_key.items()]
+    return "".join([f"\n[bundles.stores.{name}]\n", *lines])
+
+
+def _render_example_stores() -> str:
+    """Return a store as comments: none is needed before somebody has one."""
+    lines = [f"\n# {BundleStoreSection.__doc__}\n#\n# [bundles.stores.ams]\n"]
+    for key, field in _fields(BundleStoreSection):
+        value = _EXAMPLE_STORE.get(key, field.default)
+        lines.append(f"# {key} = {_render_value(value)}  # {field.description}\n")
+    return "".join(lines)
+
+
+_EXAMPLE_STORE: dict[str, object] = {
+    "path": "/srv/hg-bundles",
+    "base_url": "https://bundles.example.org/hg",
+    "attributes": ["datacenter=ams"],
+}
 
 
 def _render_example_hosts() -> str:

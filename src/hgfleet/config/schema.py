@@ -11,11 +11,18 @@ Does not: read files or the environment, or know what lies where in a fleet's di
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hgfleet.config.bundles_table import (
+    OWN_STORE,
+    BundlesSection,
+    BundleStoreSection,
+    find_store_conflicts,
+    own_store,
+)
 from hgfleet.config.host_table import HostSection
 from hgfleet.config.kafka_table import KafkaSection, find_kafka_conflicts
 from hgfleet.config.ldap_table import LdapSection, find_ldap_conflicts
@@ -236,6 +243,7 @@ class FleetConfig(Section):
     s3: S3Section
     snapshots: SnapshotsSection
     retention: RetentionSection
+    bundles: BundlesSection
     directory: DirectorySection
     ldap: LdapSection
     access: AccessSection
@@ -250,11 +258,19 @@ class FleetConfig(Section):
     logs: LogsSection
     testing: TestingSection
     hosts: tuple[HostSection, ...] = ()
+    bundle_stores: dict[str, BundleStoreSection] = Field(default={})  # [bundles.stores.NAME]
 
     @property
     def mirror_count(self) -> int:
         """How many mirrors the fleet is meant to have."""
         return sum("mirror" in host.roles for host in self.hosts) if self.hosts else self.mirrors.count
+
+    @property
+    def stores(self) -> Mapping[str, BundleStoreSection]:
+        """The bundle stores; one machine that names none has one of its own."""
+        if self.bundle_stores or self.hosts:
+            return self.bundle_stores
+        return {OWN_STORE: own_store(self.bundles.path)}
 
     @property
     def base_url(self) -> str:
@@ -297,6 +313,7 @@ def find_conflicts(config: FleetConfig) -> Iterator[str]:
         config.membership.lease_seconds,
         config.push.append_deadline_seconds,
     )
+    yield from find_store_conflicts(config.bundle_stores, config.bundles)
     yield from _find_shared_ports(config)
 
 

@@ -66,6 +66,7 @@ class BundleOptions:
 
     kinds: frozenset[BundleType]
     threads: int = 1  # of the zstd compressor
+    zstd_level: int = 3  # of the type that is not compressed as hard as possible
     stream_format: Mapping[str, bool | str] | None = None
 
 
@@ -146,7 +147,7 @@ def _compressions(options: BundleOptions) -> dict[BundleType, _Compression]:
     threads = {b"threads": options.threads} if options.threads > 1 else {}
     known = {
         BundleType.ZSTD_MAX: _Compression(b"ZS", "zstd-v2", {b"level": _ZSTD_MAX_LEVEL, **threads}),
-        BundleType.ZSTD: _Compression(b"ZS", "zstd-v2", threads),
+        BundleType.ZSTD: _Compression(b"ZS", "zstd-v2", {b"level": options.zstd_level, **threads}),
         BundleType.GZIP_V2: _Compression(b"GZ", "gzip-v2", {}),
     }
     return {kind: compression for kind, compression in known.items() if kind in options.kinds}

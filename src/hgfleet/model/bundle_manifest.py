@@ -149,7 +149,12 @@ def check_entry(entry: ManifestEntry) -> None:
         )
     if not entry.spec or not entry.spec.isascii() or not entry.spec.isprintable():
         raise RejectedError("bundles.bad-spec", "not a bundle specification", spec=entry.spec)
-    for name, text in entry.attributes.items():
+    check_attributes(entry.attributes)
+
+
+def check_attributes(attributes: Mapping[str, str]) -> None:
+    """Refuse what a line's attributes cannot be. Raises RejectedError `bundles.bad-attribute`."""
+    for name, text in attributes.items():
         if _ATTRIBUTE.fullmatch(name) is None or name in _OWN_NAMES:
             raise RejectedError("bundles.bad-attribute", "not a name for an attribute", name=name)
         if not text.isprintable():
