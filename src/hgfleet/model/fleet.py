@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hgfleet.model.demand import Demand
 from hgfleet.model.feed_marks import FeedMark, FeedMarks, FeedPlace
 from hgfleet.model.fleet_records import (
     Admit,
@@ -120,6 +121,7 @@ class FleetView:
         self._admission_keys: dict[Member, str] = {}
         self._rows: dict[RepoId, _Row] = {}
         self._wishes: dict[HostName, Wish] = {}
+        self._demands: dict[HostName, Demand] = {}
         self._due: dict[Member, dict[RepoId, Seq]] = {}  # what a counted member must expose before it serves
         self._behind: dict[Member, set[RepoId]] = {}  # per member that asks to be admitted
         self._movable: dict[RepoId, Seq] = {}
@@ -140,7 +142,7 @@ class FleetView:
                 self._take_sign(None)
             case LifeSign():
                 self._take_sign(record)
-            case Heartbeat() | Report() | Wish():
+            case Heartbeat() | Report() | Wish() | Demand():
                 self._take_word(record)
             case FeedMark() | FeedPlace():
                 self._take_feed(record)
@@ -161,7 +163,7 @@ class FleetView:
         for key in self.feed.take(record):
             self._supersede(key)
 
-    def _take_word(self, record: Heartbeat | Report | Wish) -> None:
+    def _take_word(self, record: Heartbeat | Report | Wish | Demand) -> None:
         match record:
             case Heartbeat():
                 self._take_heartbeat(record)
@@ -169,6 +171,8 @@ class FleetView:
                 self._take_report(record)
             case Wish():
                 self._wishes[record.host] = record
+            case Demand():
+                self._demands[record.host] = record
 
     def _take_decision(self, record: Decision) -> None:
         match record:
@@ -396,6 +400,10 @@ class FleetView:
     def wish(self, host: HostName) -> Wish | None:
         """Return what an operator wants of a mirror, None if nobody ever said so."""
         return self._wishes.get(host)
+
+    def demands(self) -> Iterable[Demand]:
+        """Return what each host counted of clones, as it last said."""
+        return self._demands.values()
 
     def newest_member(self, host: HostName) -> Member | None:
         """Return the incarnation of a host that was heard last, None when there is none."""

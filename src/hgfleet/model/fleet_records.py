@@ -12,6 +12,7 @@ incarnation, or a coordinator's claim and the number of its decision.
     evict/<claim>/<number>/<host>/<incarnation>
     recount/<claim>/<number>/<host>/<incarnation>/<repository>
     wish/<host>                                      an operator's: the host shall stand aside, or serve again
+    demand/<host>                                    what was cloned there within a day (model.demand)
 
 Promises: parse_record(key of r, value of r) == r; a record of an unknown or damaged form is None, as the
 topic may carry what a newer release writes, and a decision that nobody can read is no decision.
@@ -26,6 +27,7 @@ from enum import StrEnum
 from typing import Any
 
 from hgfleet.errors import RejectedError
+from hgfleet.model.demand import Demand, parse_demand
 from hgfleet.model.feed_marks import FeedMark, FeedPlace, parse_feed_record, parse_natural, parse_number
 from hgfleet.model.ids import HostName, Offset, RepoId, Seq, parse_host_name, parse_repo_id
 from hgfleet.model.wishes import Wish, parse_wish
@@ -231,7 +233,7 @@ class Recount:
 
 
 Decision = Watermark | Admit | Evict | Recount
-StateRecord = Heartbeat | Report | Claim | LifeSign | FeedMark | FeedPlace | Decision | Wish
+StateRecord = Heartbeat | Report | Claim | LifeSign | FeedMark | FeedPlace | Decision | Wish | Demand
 
 
 def parse_record(key: str, value: Any) -> StateRecord | None:
@@ -250,6 +252,7 @@ def parse_record(key: str, value: Any) -> StateRecord | None:
 _PARSERS: dict[str, Callable[[list[str], Value], StateRecord | None]] = {
     "feed": parse_feed_record,
     "wish": parse_wish,
+    "demand": parse_demand,
 }
 
 
