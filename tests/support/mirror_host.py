@@ -37,6 +37,7 @@ class MirrorHost:
             repositories=self.directory / "repos",
             catalogue=self.directory / "catalogue.sqlite",
             serving=self.directory / "serving.json",
+            demand=self.directory / "demand.sqlite",
             host="mirror1",
             base_url=base_url,
             ssh_url="ssh://localhost:2222",

@@ -150,7 +150,7 @@ def _main(kind: str, text: str) -> None:
     if kind == "redirect":
         run_redirect(RedirectOptions(**fields))
         return
-    paths = {name: Path(fields["site"][name]) for name in ("repositories", "catalogue", "serving")}
+    paths = {name: Path(fields["site"][name]) for name in ("repositories", "catalogue", "serving", "demand")}
     site = SiteOptions(
         **(fields["site"] | paths | {"trusted_proxies": tuple(fields["site"]["trusted_proxies"])})
     )

@@ -195,8 +195,17 @@ def run_applier_process(start: Start) -> int:
         keep_warm(options, stop)
     else:
         _start_snapshot_maker(start, options, stop)
+        _start_demand_reporter(start, options, stop)
         run_applier(options, stop)
     return 0
+
+
+def _start_demand_reporter(start: Start, options: ApplierOptions, stop: threading.Event) -> None:
+    """Publish what this mirror's web workers count of clones."""
+    from hgfleet.replication.demand_reporter import DemandReporter
+
+    interval_seconds = start.config.bundles.interval_seconds
+    DemandReporter(options.host, start.host.demand, options.agent_socket, interval_seconds, stop).start()
 
 
 def _start_snapshot_maker(start: Start, options: ApplierOptions, stop: threading.Event) -> None:
@@ -228,6 +237,7 @@ def run_web_process(start: Start) -> int:
         repositories=host.repositories,
         catalogue=host.catalogue,
         serving=host.serving,
+        demand=host.demand,
         host=host.name,
         base_url=config.base_url,
         ssh_url=f"ssh://{ssh_address(config)}",

@@ -49,6 +49,11 @@ class HostLayout:
         return self.directory / "serving.json"
 
     @property
+    def demand(self) -> Path:
+        """What this host counted of clones within a day."""
+        return self.directory / "demand.sqlite"
+
+    @property
     def log_index(self) -> Path:
         """What the host's log agent knows of the log; derived and rebuildable."""
         return self.directory / "log-index.sqlite"

@@ -90,3 +90,16 @@ def _number(text: bytes, name: bytes) -> int:
     if not text.isdigit() or len(text) > 9:
         raise RejectedError("web.bad-argument", f"{name.decode()} is not a number")
     return int(text)
+
+
+def wire_arguments(environ: dict[str, Any], query: str, body: bytes) -> dict[bytes, bytes]:
+    """Return a wire command's arguments as hgweb will read them: of the URL, of headers and of the body."""
+    pairs = parse_pairs(query.encode("latin-1", "replace"))
+    parts: list[str] = []
+    while (part := environ.get(f"HTTP_X_HGARG_{len(parts) + 1}")) is not None:
+        parts.append(part)
+    pairs += parse_pairs("".join(parts).encode("latin-1", "replace"))
+    length = environ.get("HTTP_X_HGARGS_POST", "0")
+    if length.isascii() and length.isdigit():
+        pairs += parse_pairs(body[: int(length[:12])])
+    return dict(pairs)

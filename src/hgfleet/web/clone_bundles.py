@@ -7,10 +7,13 @@ Does not: serve the bundles themselves.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from hgfleet.adapters.bundle_offers import read_offer
 from hgfleet.model.bundle_manifest import entries_for, format_manifest
 from hgfleet.model.locations import LocationTable
 from hgfleet.web.answers import Answer
+from hgfleet.web.clone_counting import CloneCounter, FullClone
 from hgfleet.web.repositories import Found
 from hgfleet.web.requests import Request
 
@@ -21,12 +24,23 @@ _TYPE = "application/mercurial-0.1"
 class CloneBundles:
     """The manifests of a mirror's repositories; any thread may ask."""
 
-    def __init__(self, locations: LocationTable) -> None:
+    def __init__(self, locations: LocationTable, counter: CloneCounter) -> None:
         self._locations = locations
+        self._counter = counter
 
     def answer(self, found: Found, request: Request) -> Answer:
         """Return the manifest for the client, empty when there is none."""
         entries = read_offer(found.directory, found.app.view.seq)
-        offered = entries_for(entries, self._locations.find(request.client))
+        place = self._locations.find(request.client)
+        offered = entries_for(entries, place)
+        self._counter.count_offer(found.key.repository, place, offered)
         headers = [("Content-Type", _TYPE), ("X-HgFleet-Seq", str(found.key.seq))]
         return Answer("200 Script output follows", format_manifest(offered), headers)
+
+    def count(
+        self, clone: FullClone, found: Found, request: Request, answered: Answer | Iterable[bytes]
+    ) -> Answer | Iterable[bytes]:
+        """Return the answer to a full clone that came here, to be counted with the reason."""
+        place = self._locations.find(request.client)
+        reason = clone.reason(has_bundles=found.key.bundles_at > 0)
+        return self._counter.follow(found.key.repository, place, reason, answered)

@@ -21,6 +21,7 @@ class SiteOptions:
     repositories: Path  # <RepoId>/current is the generation in use
     catalogue: Path  # catalogue.sqlite
     serving: Path  # serving.json
+    demand: Path  # demand.sqlite: clones are counted there
     host: str  # this mirror's name
     base_url: str  # what clients use, without a slash at its end; the Host header is never believed
     ssh_url: str  # where to push, the same way; "" if unknown

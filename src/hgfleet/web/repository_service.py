@@ -21,6 +21,7 @@ from hgfleet.web.answer_cache import AnswerCache, CachedAnswer, Flights
 from hgfleet.web.answers import Answer, StartResponse, secured
 from hgfleet.web.catalogue import Served
 from hgfleet.web.clone_bundles import CloneBundles
+from hgfleet.web.clone_counting import CloneCounter, parse_full_clone
 from hgfleet.web.exchange import Exchange
 from hgfleet.web.options import SiteOptions
 from hgfleet.web.repositories import Found, Repositories
@@ -48,7 +49,7 @@ class RepositoryService:
         self._repositories = repositories
         self._cache = AnswerCache(site.cached_answers_bytes)
         self._flights = Flights()
-        self._bundles = CloneBundles(LocationTable(site.locations()))
+        self._bundles = CloneBundles(LocationTable(site.locations()), CloneCounter(site.demand))
 
     def answer(
         self, served: Served, request: Request, start: StartResponse, note: Note
@@ -56,28 +57,39 @@ class RepositoryService:
         """Return the body, its head being sent, or an answer to send; RejectedError, TransientError."""
         self._check_may(served, request)
         body = read_body(request.environ)
+        clone = parse_full_clone(request, body)
         for _ in range(_EXPOSURES):
             found = self._open_seen(served, request)
             note(seq=found.key.seq)
             if request.command in clone_bundles.COMMANDS:
                 return self._bundles.answer(found, request)
-            question = (found.key, *request.question(body))
-            cached = self._cache.get(question)
-            end = self._flights.join(question) if cached is None else None
-            if end is not None:
-                end.wait(_FOLLOWING_SECONDS)
-                cached = self._cache.get(question)
-            if cached is not None:
-                note(is_cached=True)
-                return _reply(cached)
             try:
-                return self._work_out(found, request, start, question)
+                answered = self._answer_at(found, request, start, body, note)
             except OutdatedError:
                 continue
-            finally:
-                if end is None:
-                    self._flights.land(question)
+            if clone is None:
+                return answered
+            return self._bundles.count(clone, found, request, answered)
         raise TransientError("web.busy", "the repository changes faster than it can be opened")
+
+    def _answer_at(
+        self, found: Found, request: Request, start: StartResponse, body: bytes, note: Note
+    ) -> Answer | Iterable[bytes]:
+        """Answer from the cache, or work it out; OutdatedError when a later view is exposed already."""
+        question = (found.key, *request.question(body))
+        cached = self._cache.get(question)
+        end = self._flights.join(question) if cached is None else None
+        if end is not None:
+            end.wait(_FOLLOWING_SECONDS)
+            cached = self._cache.get(question)
+        if cached is not None:
+            note(is_cached=True)
+            return _reply(cached)
+        try:
+            return self._work_out(found, request, start, question)
+        finally:
+            if end is None:
+                self._flights.land(question)
 
     def _check_may(self, served: Served, request: Request) -> None:
         if arguments.is_write(request.command):
