@@ -19,6 +19,7 @@ from hgfleet.model.ids import CATALOGUE, Digest, Epoch, Offset, Partition, RepoI
 from hgfleet.model.message import Topic
 from hgfleet.model.snapshot import parse_header
 from hgfleet.ports.replication_log import NewRecord
+from hgfleet.replication import agent_bundles
 from hgfleet.replication.agent_adoption import Adoption, AdoptionDesk
 from hgfleet.replication.agent_catalogue import Author, Changed, log_behind
 from hgfleet.replication.agent_changes import Change, ChangeDesk
@@ -47,6 +48,8 @@ class Requests:
         self._parts = parts
         self._retention = retention
         self._snapshots = SnapshotDesk(parts)
+        self._bundles = agent_bundles.BundleDesk(parts)
+        self._bundle_followers = agent_bundles.BundleFollowers(parts.view)
         self._options = parts.options
         self._view = parts.view
         self._changes = ChangeDesk(parts)
@@ -72,6 +75,8 @@ class Requests:
             "snapshots": self._list_snapshots,
             "snapshots_due": self._list_due,
             "announce": self._announce,
+            "bundles": self._bundles_in_force,
+            "bundles_append": self._append_bundles,
             "state_publish": self._state_publish,
             "state_end": self._state_end,
             "feed_append": self._feed.append,
@@ -84,6 +89,7 @@ class Requests:
             "follow": self._followers.stream,
             "state_follow": self._state.stream,
             "feed_follow": self._feed.stream,
+            "bundles_follow": self._bundle_followers.stream,
         }
 
     def stream(self, op: object) -> Stream | None:
@@ -314,6 +320,22 @@ class Requests:
         host = parse_host_name(fields.text("host"))
         is_in_force = await self._snapshots.announce(header, blob, host, self._wait_seconds)
         return {"is_in_force": is_in_force}, b""
+
+    # ---- clone bundles
+
+    async def _bundles_in_force(self, fields: RequestFields, body: bytes) -> Answer:
+        return agent_bundles.describe(self._bundles.in_force(fields.repository())), b""
+
+    async def _append_bundles(self, fields: RequestFields, body: bytes) -> Answer:
+        new = agent_bundles.NewManifest(
+            repository=fields.repository(),
+            seq=Seq(fields.natural("seq")),
+            replaces=fields.digest("replaces"),
+            body=fields.take("body", dict),
+            identity=fields.text("identity"),
+            trace=fields.text("trace"),
+        )
+        return agent_bundles.describe(await self._bundles.append(new, self._wait_seconds)), b""
 
     # ---- the fleet's state
 

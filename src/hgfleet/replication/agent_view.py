@@ -62,6 +62,7 @@ class Listeners:
 
     on_advance: list[Advance] = field(default_factory=list)
     on_settled: list[Settle] = field(default_factory=list)
+    on_bundles: list[Callable[[RepoId], None]] = field(default_factory=list)
 
 
 class AgentView:
@@ -300,6 +301,9 @@ class AgentView:
         elif kind in _CHANGE_STANDING:
             in_force = self.folds[partition].standings.get(repository).messages
             self._index.note_standing(repository, partition, in_force)
+            if kind is not Kind.SNAPSHOT:
+                for listener in self.listeners.on_bundles:
+                    listener(repository)
 
     def _take_unreadable(self, partition: Partition, record: Record, error: PoisonError) -> None:
         repository = error.context.get("repository")
