@@ -1,6 +1,6 @@
 """bundles.json: the bundle manifests of a repository that a mirror may offer, for its web workers.
 
-    <repositories>/<id>/bundles.json    {"manifests": [{"seq": …, "entries": […]}, …]}, the one in force first
+    <repositories>/<id>/bundles.json    {"manifests": [{"seq", "digest", "entries"}, …]}, newest first
 
 A manifest is offered once the mirror exposes the seq that it is about; until then the one before it is.
 
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hgfleet.adapters.files import write_by_rename
-from hgfleet.errors import PoisonError
+from hgfleet.errors import PoisonError, RejectedError
 from hgfleet.model.bundle_manifest import ManifestEntry, parse_entries
-from hgfleet.model.ids import Seq
+from hgfleet.model.ids import NO_DIGEST, Digest, Seq, parse_digest
 
 NAME = "bundles.json"
 
@@ -30,6 +30,7 @@ class OfferedManifest:
 
     seq: Seq
     entries: tuple[ManifestEntry, ...]
+    digest: Digest = NO_DIGEST  # of the message that says so
 
 
 def write_offers(directory: Path, manifests: Sequence[OfferedManifest]) -> None:
@@ -39,7 +40,11 @@ def write_offers(directory: Path, manifests: Sequence[OfferedManifest]) -> None:
         path.unlink(missing_ok=True)
         return
     fields = [
-        {"seq": manifest.seq, "entries": [entry.to_json() for entry in manifest.entries]}
+        {
+            "seq": manifest.seq,
+            "digest": manifest.digest,
+            "entries": [entry.to_json() for entry in manifest.entries],
+        }
         for manifest in manifests
     ]
     write_by_rename(path, json.dumps({"manifests": fields}).encode() + b"\n", mode=0o644)
@@ -55,18 +60,21 @@ def offers_stamp(directory: Path) -> int:
 
 def read_offer(directory: Path, exposed: Seq) -> tuple[ManifestEntry, ...]:
     """Return the entries of the newest manifest that a mirror which exposes that seq may offer."""
-    for manifest in _read(directory):
+    for manifest in read_offers(directory):
         if manifest.seq <= exposed:
             return manifest.entries
     return ()
 
 
-def _read(directory: Path) -> tuple[OfferedManifest, ...]:
+def read_offers(directory: Path) -> tuple[OfferedManifest, ...]:
+    """Return what the file has, the manifest in force first; nothing when it is damaged or not there."""
     try:
         fields = json.loads((directory / NAME).read_bytes())
         return tuple(
-            OfferedManifest(Seq(int(item["seq"])), parse_entries(item["entries"]))
+            OfferedManifest(
+                Seq(int(item["seq"])), parse_entries(item["entries"]), parse_digest(item.get("digest", ""))
+            )
             for item in fields["manifests"]
         )
-    except (FileNotFoundError, ValueError, KeyError, TypeError, PoisonError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, PoisonError, RejectedError):
         return ()
