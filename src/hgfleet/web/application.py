@@ -5,6 +5,7 @@
     /-/repositories.json    the repositories, for programs
     /-/livez, /-/readyz     health, for the load balancer
     /-/static/…             style sheets and scripts
+    /-/bundle-files/…       clone bundles that lie on this machine
 
 Promises: reads need nothing but this host's files. Nothing that a client sends is answered with 500: what was
 asked wrongly is told apart from what fails in here, and the latter is logged with an id that the client sees.
@@ -25,7 +26,9 @@ from hgfleet.adapters.serving_file import read_serving
 from hgfleet.errors import RejectedError, TransientError
 from hgfleet.model.fleet_records import Stage
 from hgfleet.runtime import clock
+from hgfleet.web import bundle_files
 from hgfleet.web.answers import Answer, StartResponse, marked_stale, refusal, text
+from hgfleet.web.bundle_files import BundleFiles
 from hgfleet.web.catalogue import Catalogue, Served
 from hgfleet.web.index import Index, parse_listing
 from hgfleet.web.options import SiteOptions
@@ -57,6 +60,7 @@ class Application:
         self._service = RepositoryService(site, repositories)
         self._index = Index(site, self._catalogue, repositories)
         self._static = StaticFiles()
+        self._bundle_files = BundleFiles(dict(site.bundle_directories))
 
     def __call__(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         """Answer one request and log it when the answer has ended."""
@@ -95,7 +99,7 @@ class Application:
         if request.method not in _METHODS:
             return text(405, "only GET, HEAD and POST are answered", [("Allow", ", ".join(_METHODS))])
         if request.path.startswith("-/"):
-            return self._own(request)
+            return self._own(request, start)
         self._check_serving()
         served = self._catalogue.find(request.path)
         if served is None:
@@ -104,7 +108,7 @@ class Application:
         self._check_available(served)
         return self._service.answer(served, request, start, line.note)
 
-    def _own(self, request: Request) -> Answer:
+    def _own(self, request: Request, start: StartResponse) -> Answer | Iterable[bytes]:
         match request.path.removeprefix("-/"):
             case "livez":
                 return text(200, "ok")
@@ -117,6 +121,8 @@ class Application:
                 return self._index.as_json(parse_listing("", request.query))
             case other if other.startswith("static/"):
                 return self._static.answer(other.removeprefix("static/"))
+            case other if other.startswith(bundle_files.PREFIX):
+                return self._bundle_files.answer(other.removeprefix(bundle_files.PREFIX), request, start)
             case _:
                 return text(404, "no such page")
 

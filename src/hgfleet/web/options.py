@@ -29,6 +29,7 @@ class SiteOptions:
     trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For is believed
     places: tuple[tuple[str, str, str], ...] = ()  # network, attribute and value of what lies there
     fast_networks: tuple[str, ...] = ()  # where a byte costs less than a second of computing
+    bundle_directories: tuple[tuple[str, Path], ...] = ()  # by store: what we serve ourselves
     cached_repositories: int = 500  # per worker
     cached_answers_bytes: int = 64 * 1024 * 1024  # per worker; 0: none
 
