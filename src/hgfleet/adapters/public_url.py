@@ -9,6 +9,7 @@ Does not: follow a redirect, for what clients of every age do with one is not kn
 from __future__ import annotations
 
 import hashlib
+import ssl
 from pathlib import Path
 
 import urllib3
@@ -27,9 +28,12 @@ class PublicUrls:
     """A client of the web without memory; for several threads."""
 
     def __init__(self, ca_file: Path | None = None, timeout_seconds: float = 30.0) -> None:
-        """`ca_file` is whom to trust, None the system's CAs; the time-out is per connection and per read."""
+        """`ca_file` is whom to trust beside the system's CAs; the time-out is per connection and per read."""
+        context = ssl.create_default_context()
+        if ca_file is not None:
+            context.load_verify_locations(ca_file)
         self._pool = urllib3.PoolManager(
-            ca_certs=str(ca_file) if ca_file else None,
+            ssl_context=context,
             timeout=urllib3.Timeout(connect=timeout_seconds, read=timeout_seconds),
             retries=False,
             headers={"User-Agent": "hgfleet", "Accept-Encoding": "identity"},

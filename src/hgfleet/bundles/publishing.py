@@ -54,6 +54,11 @@ class BundleStore:
         """Return the object's public URL."""
         return f"{self.base_url.rstrip('/')}/{name}"
 
+    def name_of(self, url: str) -> str:
+        """Return the name of the object at a URL; "" when it is not below this store's, or no longer."""
+        base = self.url_of("")
+        return url.removeprefix(base) if url.startswith(base) else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

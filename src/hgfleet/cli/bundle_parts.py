@@ -6,13 +6,60 @@ Does not: publish (bundles.publishing).
 
 from __future__ import annotations
 
-from hgfleet.bundles.publishing import BundleStore
-from hgfleet.config.bundles_table import BundleStoreSection, attributes_of
+import os
+from pathlib import Path
+
+from hgfleet.adapters.hgrc_render import without_mercurial_settings
+from hgfleet.adapters.public_url import PublicUrls
+from hgfleet.bundles.making import MakingOptions
+from hgfleet.bundles.publishing import BundleStore, Publisher
+from hgfleet.bundles.repository_run import RunOptions
+from hgfleet.cli.process_command import process_command
+from hgfleet.config.bundles_table import BundleStoreSection, attributes_of, policy_of
+from hgfleet.config.layout import FleetLayout, HostLayout
 from hgfleet.config.schema import FleetConfig
 from hgfleet.errors import InvariantError
 from hgfleet.ports.object_store import ObjectStore
+from hgfleet.runtime.faults import NO_FAULTS, Faults
 
 SERVED_AT = "-/bundle-files"  # on our own mirrors, below which a store's name follows
+
+
+def run_options(
+    layout: FleetLayout, config_path: Path, directory: Path, faults: Faults = NO_FAULTS
+) -> RunOptions:
+    """Return what looks after bundles on this machine. Raises ConfigError."""
+    config, host = layout.config, bundling_host(layout)
+    command = process_command(
+        "bundle-maker", config=config_path, directory=directory, name="bundle-maker", host=host.name
+    )
+    making = MakingOptions(
+        scratch=host.spool / "bundles",
+        command=command,
+        environment=without_mercurial_settings(os.environ),
+        threads=config.bundles.threads,
+        zstd_level=config.bundles.zstd_level,
+    )
+    return RunOptions(
+        host=host.name,
+        repositories=host.repositories,
+        making=making,
+        publisher=Publisher(open_bundle_stores(config), PublicUrls(_further_ca(config)), faults),
+        policy=policy_of(config.bundles),
+        grace_seconds=config.bundles.grace_seconds,
+        faults=faults,
+    )
+
+
+def _further_ca(config: FleetConfig) -> Path | None:
+    """Return our own CA, where we have one: our mirrors may be the store."""
+    path = config.http.ca_file
+    return path if path is not None and path.is_file() else None
+
+
+def bundling_host(layout: FleetLayout) -> HostLayout:
+    """Return whose copies bundles are made of on this machine: a mirror's, never the primary's."""
+    return layout.agent_host if layout.own else layout.mirrors[0]
 
 
 def open_bundle_stores(config: FleetConfig) -> list[BundleStore]:

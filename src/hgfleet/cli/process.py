@@ -165,6 +165,7 @@ def run_ssh_entrance_process(start: Start) -> int:
 def run_applier_process(start: Start) -> int:
     """Run a mirror's applier, or a standby's; it starts its workers by this module's own role for them."""
     from hgfleet.replication.applier import ApplierOptions, run_applier
+    from hgfleet.replication.mirror_bundles import BundleOffers
     from hgfleet.replication.standby import keep_warm
     from hgfleet.runtime.lifecycle import stop_on_signals
 
@@ -196,6 +197,7 @@ def run_applier_process(start: Start) -> int:
     else:
         _start_snapshot_maker(start, options, stop)
         _start_demand_reporter(start, options, stop)
+        BundleOffers(options.repositories, options.agent_socket, stop).start()
         run_applier(options, stop)
     return 0
 
@@ -228,6 +230,7 @@ def _start_snapshot_maker(start: Start, options: ApplierOptions, stop: threading
 def run_web_process(start: Start) -> int:
     """Run a mirror's web workers, which import Mercurial."""
     from hgfleet.cli.addresses import http_proxies, ssh_address, web_listener
+    from hgfleet.config.bundles_table import served_directories
     from hgfleet.web.options import SiteOptions, WebOptions
     from hgfleet.web.server import run_web
 
@@ -243,6 +246,7 @@ def run_web_process(start: Start) -> int:
         ssh_url=f"ssh://{ssh_address(config)}",
         site_name=config.site.name,
         trusted_proxies=http_proxies(config),
+        bundle_directories=served_directories(config.stores),
     )
     options = WebOptions(
         site=site,
@@ -275,6 +279,28 @@ def run_apply_worker_process(start: Start) -> int:
     allow_faults = start.config.testing.allow_faults
     run_apply_worker(ApplyWorkerOptions(host=start.host.name, allow_faults=allow_faults))
     return 0
+
+
+def run_bundler_process(start: Start) -> int:
+    """Run the bundler."""
+    from hgfleet.bundles.bundler import BundlerOptions, run_bundler
+    from hgfleet.cli.bundle_parts import run_options
+    from hgfleet.runtime.lifecycle import stop_on_signals
+
+    options = BundlerOptions(
+        run=run_options(start.layout, start.config_path, start.directory, start.faults),
+        agent_socket=start.layout.agent_socket,
+        interval_seconds=start.config.bundles.interval_seconds,
+    )
+    run_bundler(options, stop_on_signals())
+    return 0
+
+
+def run_bundle_maker_process(start: Start) -> int:
+    """Make one repository's bundle files, which needs Mercurial."""
+    from hgfleet.hgext.bundle_process import run_bundle_process
+
+    return run_bundle_process(start.host_name or "")
 
 
 def run_coordinator_process(start: Start) -> int:
@@ -330,6 +356,8 @@ ROLES: dict[str, Callable[[Start], int]] = {
     "apply-worker": run_apply_worker_process,
     "coordinator": run_coordinator_process,
     "admin": run_admin_process,
+    "bundler": run_bundler_process,
+    "bundle-maker": run_bundle_maker_process,
     "import": run_import_process,
     "adopt": run_adopt_process,
 }

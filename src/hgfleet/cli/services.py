@@ -45,6 +45,7 @@ def list_services(layout: FleetLayout, directory: Path, environment: Mapping[str
     services = [make.log_agent(), make.sessions(), make.coordinator(), *make.ssh()]
     for address in mirror_addresses(layout.config):
         services += [make.applier(address.name), make.web(address.name)]
+    services.append(make.bundler())
     services.append(make.proxy() if has_proxy(layout.config) else make.redirect())
     return services
 
@@ -61,10 +62,12 @@ def list_role_services(make: ServiceMaker, role: str, host: HostName) -> list[Se
             return [make.web(host)]
         case "coordinator":
             return [make.coordinator()]
+        case "bundler":
+            return [make.bundler()]
     raise InvariantError("run.role", "nothing is known of this role", role=role)
 
 
-RUNNABLE_ROLES = ("primary", "standby", "mirror", "web", "coordinator")
+RUNNABLE_ROLES = ("primary", "standby", "mirror", "web", "coordinator", "bundler")
 
 
 def find_haproxy(program: str) -> str:
@@ -112,6 +115,10 @@ class ServiceMaker:
         """Make the coordinator; on one machine it brings the admin listener with it."""
         ready = _always if self._layout.own else self._has_status()
         return self._after_agent(self._python("coordinator", self._layout.own or ALL, ready, stage=1))
+
+    def bundler(self) -> Service:
+        """Make what looks after clone bundles."""
+        return self._after_agent(self._python("bundler", self._layout.own or ALL, _always, stage=2))
 
     def admin(self) -> Service:
         """Make the admin listener of a host: the first to go, as the load balancer asks it."""

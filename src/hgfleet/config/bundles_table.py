@@ -110,6 +110,11 @@ class BundleStoreSection(Section):
     )
 
 
+def served_directories(stores: Mapping[str, BundleStoreSection]) -> tuple[tuple[str, Path], ...]:
+    """Return the directories that our own mirrors serve, by store."""
+    return tuple((name, store.path) for name, store in stores.items() if store.path and not store.base_url)
+
+
 def own_store(path: Path) -> BundleStoreSection:
     """Return the store of a machine that names none."""
     return BundleStoreSection.model_validate({"path": str(path.absolute())})

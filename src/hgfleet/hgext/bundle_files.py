@@ -242,9 +242,11 @@ def _make_scratch(public: Any, root: Path, stream_format: Mapping[str, bool | st
         ui.setconfig(
             b"format", name.encode(), value if isinstance(value, bool) else value.encode(), b"hgfleet"
         )
-    ui.quiet = True
+    ui.setconfig(b"ui", b"quiet", b"yes", b"hgfleet")
     localrepo.createrepository(ui, str(root).encode())
     scratch = factory.repository(ui, str(root).encode())
+    # Mercurial asks this of a source on the same disk, as if its files were copied; a pull copies none.
+    scratch.supported = scratch.supported | public.requirements
     exchange.pull(scratch, public.peer(), heads=_head_nodes(public))
     scratch.invalidate(clearfilecache=True)
     if _count(scratch) != _count(public) or scratch.revs(b"not public()"):
