@@ -15,20 +15,27 @@ import hashlib
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from hgfleet.adapters import s3_upload
-from hgfleet.adapters.s3_client import S3Options, error_code, make_client, store_errors
-from hgfleet.errors import PoisonError, RejectedError, TransientError
+from hgfleet.adapters.s3_client import (
+    CHUNK_BYTES,
+    S3_ERRORS,
+    S3Options,
+    Trouble,
+    diagnose,
+    head,
+    make_client,
+    read_digest,
+)
+from hgfleet.errors import FleetError, PoisonError, RejectedError, TransientError
 from hgfleet.model.ids import Digest, parse_digest
 from hgfleet.runtime import clock
 
-CHUNK_BYTES = 1024 * 1024
-_TAKEN = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
-_NOT_KNOWN = frozenset({"NotImplemented", "501"})
+_FORBIDDEN_HINT = "check s3.credentials_file, or the environment's, and what they may do in s3.bucket"
+_UNREACHABLE_HINT = "check s3.endpoint, s3.region and s3.ca_file, and that the store runs"
 
 
 class S3Blobs:
@@ -42,21 +49,21 @@ class S3Blobs:
     def put(self, source: Path, sha256: Digest) -> None:
         """Store the file unless it is there; a large one in parts."""
         key = self._key(sha256)
-        with store_errors(self._options, sha256=sha256):
+        with _blob_errors(self._options, sha256=sha256):
             size_bytes = source.stat().st_size
-            is_large = size_bytes > self._options.part_bytes
-            if is_large and self._holds(key, sha256):
+            if size_bytes > self._options.part_bytes and self._holds(key, sha256):
                 return
-            store = self._put_large if is_large else self._put_small
-            if not self._try_new(store, key, source, sha256) and not self._holds(key, sha256):
-                store(key, source, sha256, only_new=False)
+            upload = s3_upload.Upload(key, source, sha256)
+            is_new = s3_upload.store_if_new(self._client, self._options, upload)
+            if not is_new and not self._holds(key, sha256):
+                s3_upload.store(self._client, self._options, upload, only_new=False)
             self._read_back(key, size_bytes)
 
     def get(self, sha256: Digest, target: Path) -> None:
         """Stream the object to a file beside `target`, compare, rename."""
         key = self._key(sha256)
         draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        with store_errors(self._options, sha256=sha256):
+        with _blob_errors(self._options, sha256=sha256):
             try:
                 if self._copy_out(key, draft) != sha256:
                     raise PoisonError("blob.damaged", "a stored blob is damaged", sha256=sha256)
@@ -66,17 +73,17 @@ class S3Blobs:
 
     def contains(self, sha256: Digest) -> bool:
         """Say whether the object is there, without reading it."""
-        with store_errors(self._options, sha256=sha256):
+        with _blob_errors(self._options, sha256=sha256):
             return self._head(self._key(sha256)) is not None
 
     def delete(self, sha256: Digest) -> None:
         """Remove the object."""
-        with store_errors(self._options, sha256=sha256):
+        with _blob_errors(self._options, sha256=sha256):
             self._client.delete_object(Bucket=self._options.bucket, Key=self._key(sha256))
 
     def list(self) -> Iterator[tuple[Digest, int, float]]:
         """Yield what is named by a digest, page by page."""
-        with store_errors(self._options):
+        with _blob_errors(self._options):
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._options.bucket, Prefix=self._options.prefix):
                 for found in page.get("Contents", []):
@@ -85,7 +92,7 @@ class S3Blobs:
 
     def clean_up(self, older_than_seconds: float) -> int:
         """Take back uploads in parts that were begun so long ago and never finished."""
-        with store_errors(self._options):
+        with _blob_errors(self._options):
             return s3_upload.abort_uploads(self._client, self._options, clock.now() - older_than_seconds)
 
     def _key(self, sha256: Digest) -> str:
@@ -103,33 +110,6 @@ class S3Blobs:
 
     # ---- storing
 
-    def _try_new(self, store: Any, key: str, source: Path, sha256: Digest) -> bool:
-        """Store under the condition that nothing is there; False: something is."""
-        try:
-            store(key, source, sha256, only_new=True)
-        except ClientError as error:
-            code = error_code(error)
-            if code in _NOT_KNOWN:  # this service knows no conditions: the same bytes may be written twice
-                store(key, source, sha256, only_new=False)
-            elif code not in _TAKEN:
-                raise
-            return code in _NOT_KNOWN
-        return True
-
-    def _put_small(self, key: str, source: Path, sha256: Digest, *, only_new: bool) -> None:
-        data = source.read_bytes()
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise RejectedError("blob.digest", "the blob is not what its digest says", sha256=sha256)
-        condition: dict[str, Any] = {"IfNoneMatch": "*"} if only_new else {}
-        checksum = s3_upload.encode_checksum(bytes.fromhex(sha256))
-        where: dict[str, Any] = {"Bucket": self._options.bucket, "Key": key}
-        self._client.put_object(**where, **condition, Body=data, ChecksumSHA256=checksum)
-
-    def _put_large(self, key: str, source: Path, sha256: Digest, *, only_new: bool) -> None:
-        s3_upload.upload(
-            self._client, self._options, key=key, source=source, sha256=sha256, only_new=only_new
-        )
-
     def _read_back(self, key: str, size_bytes: int) -> None:
         """Ask for the object once more: a service that checks nothing is at least asked for its size."""
         found = self._head(key)
@@ -139,25 +119,13 @@ class S3Blobs:
     # ---- reading
 
     def _head(self, key: str) -> Any:
-        """Return what is known of an object, None when it is not there. A bucket that is gone is an error."""
-        try:
-            return self._client.head_object(Bucket=self._options.bucket, Key=key)
-        except ClientError as error:
-            if error_code(error) != "404":
-                raise
-        # A HEAD is answered 404 for a missing bucket, too, and says no more: another request does.
-        self._client.list_objects_v2(Bucket=self._options.bucket, Prefix=key, MaxKeys=1)
-        return None
+        return head(self._client, self._options, key)
 
     def _holds(self, key: str, sha256: Digest) -> bool:
         """Read the object and compare, so that a damaged one is not taken for the blob."""
         if self._head(key) is None:
             return False
-        answer = self._client.get_object(Bucket=self._options.bucket, Key=key)
-        total = hashlib.sha256()
-        for chunk in answer["Body"].iter_chunks(CHUNK_BYTES):
-            total.update(chunk)
-        return total.hexdigest() == sha256
+        return read_digest(self._client, self._options, key)[1] == sha256
 
     def _copy_out(self, key: str, draft: Path) -> Digest:
         answer = self._client.get_object(Bucket=self._options.bucket, Key=key)
@@ -170,3 +138,47 @@ class S3Blobs:
             file.flush()
             os.fsync(file.fileno())
         return Digest(total.hexdigest())
+
+
+@contextmanager
+def _blob_errors(options: S3Options, **context: Any) -> Iterator[None]:
+    """Turn what the SDK and the local file system say into the port's errors."""
+    try:
+        yield
+    except s3_upload.WrongDigestError as error:
+        raise RejectedError("blob.digest", "the blob is not what its digest says", **context) from error
+    except S3_ERRORS as error:
+        trouble, reason = diagnose(error)
+        raise _error_of(trouble, options, context, reason) from error
+
+
+def _error_of(trouble: Trouble, options: S3Options, context: dict[str, Any], reason: str) -> FleetError:
+    match trouble:
+        case Trouble.MISSING:
+            return RejectedError("blob.missing", "no such blob", status=404, **context)
+        case Trouble.NO_BUCKET:
+            hint = "make the bucket, or correct s3.bucket"
+            return TransientError(
+                "blob.no-bucket", "the blob store has no such bucket", hint=hint, bucket=options.bucket
+            )
+        case Trouble.FULL:
+            return TransientError("blob.full", "the blob store is full", **context, reason=reason)
+        case Trouble.FORBIDDEN:
+            return TransientError(
+                "blob.forbidden", "the blob store refuses us", hint=_FORBIDDEN_HINT, **context, reason=reason
+            )
+        case Trouble.LOCAL:
+            return TransientError(
+                "blob.local", "a blob's file cannot be used on this host", **context, reason=reason
+            )
+        case Trouble.UNUSABLE:
+            return TransientError(
+                "blob.unavailable", "the blob store cannot be used", **context, reason=reason
+            )
+    return TransientError(
+        "blob.unavailable",
+        "the blob store cannot be reached",
+        hint=_UNREACHABLE_HINT,
+        **context,
+        reason=reason,
+    )

@@ -1,26 +1,26 @@
 """A client of an S3 API, from options, and what its errors mean.
 
 Promises: any endpoint, path- or virtual-host style; every wait has a time-out; a request is repeated a
-bounded number of times here and nowhere above; whatever the SDK raises leaves as the port's errors, with a
-hint that names the setting to look at.
-Does not: know what is stored (s3_blobs, s3_upload).
+bounded number of times here and nowhere above; whatever the SDK raises is told apart by what is wrong.
+Does not: know what is stored, or raise a port's errors (s3_blobs, s3_objects, s3_upload).
 """
 
 from __future__ import annotations
 
 import configparser
-from collections.abc import Iterator
-from contextlib import contextmanager
+import hashlib
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from urllib3.exceptions import HTTPError
 
-from hgfleet.errors import ConfigError, FleetError, RejectedError, TransientError
+from hgfleet.errors import ConfigError
+from hgfleet.model.ids import Digest
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -29,8 +29,23 @@ if TYPE_CHECKING:
 _FORBIDDEN = frozenset({"InvalidAccessKeyId", "ExpiredToken", "InvalidToken", "XAdminUserNotFound"})
 _FORBIDDEN_STATUS = frozenset({401, 403})
 _FULL = frozenset({"QuotaExceeded", "StorageFull", "XMinioStorageFull", "InsufficientStorage", "507"})
-_FORBIDDEN_HINT = "check s3.credentials_file, or the environment's, and what they may do in s3.bucket"
-_UNREACHABLE_HINT = "check s3.endpoint, s3.region and s3.ca_file, and that the store runs"
+CHUNK_BYTES = 1024 * 1024
+S3_ERRORS = (ClientError, BotoCoreError, HTTPError, OSError)  # whatever calls of the SDK and files raise
+
+
+class Trouble(Enum):
+    """What is wrong when the service, the way to it or a local file fails."""
+
+    MISSING = "missing"  # the object
+    NO_BUCKET = "no bucket"
+    FULL = "full"
+    FORBIDDEN = "forbidden"
+    UNREACHABLE = "unreachable"
+    UNUSABLE = "unusable"  # it answers, and not as it should
+    LOCAL = "local"  # a file on this host
+
+
+_TROUBLE_BY_CODE = {"NoSuchKey": Trouble.MISSING, "NoSuchBucket": Trouble.NO_BUCKET}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,55 +123,47 @@ def error_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-@contextmanager
-def store_errors(options: S3Options, **context: str) -> Iterator[None]:
-    """Turn what the SDK and the local file system say into the port's errors."""
-    try:
-        yield
-    except ClientError as error:
-        raise _of_service(error, options, context) from error
-    except NoCredentialsError as error:
-        raise TransientError(
-            "blob.forbidden", "the blob store has no credentials", hint=_FORBIDDEN_HINT, **context
-        ) from error
-    except (BotoCoreError, HTTPClientError, HTTPError) as error:
-        reason = _short(error)
-        raise TransientError(
-            "blob.unavailable",
-            "the blob store cannot be reached",
-            hint=_UNREACHABLE_HINT,
-            **context,
-            reason=reason,
-        ) from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise TransientError(
-            "blob.local", "a blob's file cannot be used on this host", **context, reason=reason
-        ) from error
+def diagnose(error: Exception) -> tuple[Trouble, str]:
+    """Say what an exception of S3_ERRORS means, and the reason in one line."""
+    if isinstance(error, ClientError):
+        return _of_service(error), _short(error)
+    if isinstance(error, NoCredentialsError):
+        return Trouble.FORBIDDEN, "there are no credentials"
+    if isinstance(error, BotoCoreError | HTTPError):
+        return Trouble.UNREACHABLE, _short(error)
+    return Trouble.LOCAL, getattr(error, "strerror", None) or str(error)
 
 
-def _of_service(error: ClientError, options: S3Options, context: dict[str, str]) -> FleetError:
+def _of_service(error: ClientError) -> Trouble:
     code = error_code(error)
-    if code == "NoSuchKey":
-        return RejectedError("blob.missing", "no such blob", status=404, **context)
-    if code == "NoSuchBucket":
-        return _no_bucket(options)
-    context = {**context, "reason": _short(error)}
-    if code in _FULL:
-        return TransientError("blob.full", "the blob store is full", **context)
+    if code in _TROUBLE_BY_CODE:
+        return _TROUBLE_BY_CODE[code]
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    if code in _FORBIDDEN or status in _FORBIDDEN_STATUS:
-        return TransientError("blob.forbidden", "the blob store refuses us", hint=_FORBIDDEN_HINT, **context)
-    return TransientError("blob.unavailable", "the blob store cannot be used", **context)
+    if code in _FULL:
+        return Trouble.FULL
+    return Trouble.FORBIDDEN if code in _FORBIDDEN or status in _FORBIDDEN_STATUS else Trouble.UNUSABLE
 
 
-def _no_bucket(options: S3Options) -> TransientError:
-    return TransientError(
-        "blob.no-bucket",
-        "the blob store has no such bucket",
-        hint="make the bucket, or correct s3.bucket",
-        bucket=options.bucket,
-    )
+def head(client: S3Client, options: S3Options, key: str) -> Any:
+    """Return what is known of an object, None when it is not there. A bucket that is gone is an error."""
+    try:
+        return client.head_object(Bucket=options.bucket, Key=key)
+    except ClientError as error:
+        if error_code(error) != "404":
+            raise
+    # A HEAD is answered 404 for a missing bucket, too, and says no more: another request does.
+    client.list_objects_v2(Bucket=options.bucket, Prefix=key, MaxKeys=1)
+    return None
+
+
+def read_digest(client: S3Client, options: S3Options, key: str) -> tuple[int, Digest]:
+    """Read the object to its end; return its size and SHA-256."""
+    answer = client.get_object(Bucket=options.bucket, Key=key)
+    total, size_bytes = hashlib.sha256(), 0
+    for chunk in answer["Body"].iter_chunks(CHUNK_BYTES):
+        total.update(chunk)
+        size_bytes += len(chunk)
+    return size_bytes, Digest(total.hexdigest())
 
 
 def _short(error: Exception) -> str:

@@ -1,9 +1,9 @@
-"""Stores one large file in an S3 bucket, in parts: streamed, a bounded number of them at once.
+"""Stores one file in an S3 bucket; a large one in parts: streamed, a bounded number of them at once.
 
 Promises: memory stays at a few parts whatever the file's size; each part's SHA-256 is sent with it; nothing
 appears under the key unless the whole file had the digest; an upload that fails is taken back, and one whose
 process died is taken back by `abort_uploads`.
-Does not: look whether the object is there already (s3_blobs).
+Does not: read what is there already (s3_blobs, s3_objects).
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from hgfleet.adapters.s3_client import S3Options
-from hgfleet.errors import RejectedError
+from hgfleet.adapters.s3_client import S3Options, error_code
 from hgfleet.model.ids import Digest
 
 if TYPE_CHECKING:
@@ -29,21 +29,67 @@ if TYPE_CHECKING:
 MAX_PARTS = 10_000  # what the API takes for one object
 
 
-def upload(
-    client: S3Client, options: S3Options, *, key: str, source: Path, sha256: Digest, only_new: bool
-) -> None:
-    """Store the file; with `only_new` ClientError `PreconditionFailed` tells that another was faster.
+_TAKEN = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+_NOT_KNOWN = frozenset({"NotImplemented", "501"})
 
-    Raises RejectedError `blob.digest`, what the SDK raises, or OSError.
+
+class WrongDigestError(Exception):
+    """The file is not what its digest says; nothing was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What is to be stored; `headers` are fields of the API that stay with the object."""
+
+    key: str
+    source: Path
+    sha256: Digest
+    headers: Mapping[str, Any] = field(default_factory=dict)
+
+
+def store_if_new(client: S3Client, options: S3Options, upload: Upload) -> bool:
+    """Store under the condition that nothing is there; False: something is.
+
+    A service that knows no conditions is given the bytes without one. Raises WrongDigestError, S3_ERRORS.
     """
-    where: dict[str, Any] = {"Bucket": options.bucket, "Key": key}
-    begun = client.create_multipart_upload(**where, ChecksumAlgorithm="SHA256")
-    where["UploadId"] = begun["UploadId"]
     try:
-        parts, seen = _upload_parts(client, options, where, source)
-        if seen != sha256:
-            raise RejectedError("blob.digest", "the blob is not what its digest says", sha256=sha256)
-        condition: dict[str, Any] = {"IfNoneMatch": "*"} if only_new else {}
+        store(client, options, upload, only_new=True)
+    except ClientError as error:
+        code = error_code(error)
+        if code not in _TAKEN | _NOT_KNOWN:
+            raise
+        if code in _NOT_KNOWN:
+            store(client, options, upload, only_new=False)
+        return code in _NOT_KNOWN
+    return True
+
+
+def store(client: S3Client, options: S3Options, upload: Upload, *, only_new: bool) -> None:
+    """Store whatever is there; with `only_new` ClientError tells that something is.
+
+    Raises WrongDigestError, S3_ERRORS.
+    """
+    condition: dict[str, Any] = {"IfNoneMatch": "*"} if only_new else {}
+    where: dict[str, Any] = {"Bucket": options.bucket, "Key": upload.key}
+    if upload.source.stat().st_size > options.part_bytes:
+        _store_in_parts(client, options, upload, where, condition)
+        return
+    data = upload.source.read_bytes()
+    if hashlib.sha256(data).hexdigest() != upload.sha256:
+        raise WrongDigestError
+    checksum = encode_checksum(bytes.fromhex(upload.sha256))
+    client.put_object(**where, **condition, **upload.headers, Body=data, ChecksumSHA256=checksum)
+
+
+def _store_in_parts(
+    client: S3Client, options: S3Options, upload: Upload, where: dict[str, Any], condition: dict[str, Any]
+) -> None:
+    begun = client.create_multipart_upload(**where, **upload.headers, ChecksumAlgorithm="SHA256")
+    where = {**where, "UploadId": begun["UploadId"]}
+    try:
+        parts, seen = _upload_parts(client, options, where, upload.source)
+        if seen != upload.sha256:
+            raise WrongDigestError
         client.complete_multipart_upload(**where, **condition, MultipartUpload={"Parts": parts})
     except BaseException:
         abort(client, **where)
