@@ -12,18 +12,17 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from hgfleet.adapters.object_names import check_name, is_part
 from hgfleet.errors import RejectedError, TransientError
 from hgfleet.model.ids import Digest
 from hgfleet.ports.object_store import ReadBack, StoredObject
 
-_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _INCOMING = ".incoming"
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -82,17 +81,15 @@ class DirectoryObjects:
     def list(self) -> Iterator[StoredObject]:
         """Yield every file that a name can reach."""
         for directory, names, files in os.walk(self._root):
-            names[:] = sorted(name for name in names if _PART.fullmatch(name))
-            for file in sorted(file for file in files if _PART.fullmatch(file)):
+            names[:] = sorted(name for name in names if is_part(name))
+            for file in sorted(file for file in files if is_part(file)):
                 path = Path(directory, file)
                 with suppress(FileNotFoundError):  # deleted since it was listed
                     status = path.stat()
                     yield StoredObject(str(path.relative_to(self._root)), status.st_size, status.st_mtime)
 
     def _path(self, name: str) -> Path:
-        if not all(_PART.fullmatch(part) for part in name.split("/")):
-            raise RejectedError("object.bad-name", "not a name for an object", name=name[:200])
-        return self._root / name
+        return self._root / check_name(name)
 
     @contextmanager
     def _draft(self) -> Iterator[Path]:
