@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from hgfleet.adapters.s3_client import S3Options, make_client
 from tests.support.server_process import ServerProcess, free_port
 
 ACCESS_KEY = "test-access-key"
@@ -80,6 +84,32 @@ class S3Server:
     def object_file(self, bucket: str, key: str) -> Path:
         """Return where the server keeps an object's bytes, for damaging it behind its back."""
         return self.data / bucket / key
+
+    def url_of(self, bucket: str, key: str) -> str:
+        """Return where an object of a bucket that everybody may read is fetched."""
+        return f"{self.endpoint}/{bucket}/{key}"
+
+    def options(self, bucket: str, **changes: Any) -> S3Options:
+        """Return what a client of this server needs."""
+        options = S3Options(
+            bucket=bucket,
+            endpoint=self.endpoint,
+            region=REGION,
+            addressing="path",
+            credentials_file=self.credentials_file,
+        )
+        return replace(options, **changes)
+
+    def let_everybody_read(self, bucket: str) -> None:
+        """Give the bucket the policy of one that clients fetch from."""
+        statement = {
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": "s3:GetObject",
+            "Resource": f"arn:aws:s3:::{bucket}/*",
+        }
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        make_client(self.options(bucket)).put_bucket_policy(Bucket=bucket, Policy=policy)
 
     def config_text(self, bucket: str, *, prefix: str = "") -> str:
         """Return the tables of a fleet's configuration that name this server."""

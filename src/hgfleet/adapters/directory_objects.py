@@ -22,6 +22,7 @@ from hgfleet.adapters.object_names import check_name, is_part
 from hgfleet.errors import RejectedError, TransientError
 from hgfleet.model.ids import Digest
 from hgfleet.ports.object_store import ReadBack, StoredObject
+from hgfleet.runtime import clock
 
 _INCOMING = ".incoming"
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -87,6 +88,18 @@ class DirectoryObjects:
                 with suppress(FileNotFoundError):  # deleted since it was listed
                     status = path.stat()
                     yield StoredObject(str(path.relative_to(self._root)), status.st_size, status.st_mtime)
+
+    def clean_up(self, older_than_seconds: float) -> int:
+        """Remove old drafts."""
+        begun_before = clock.now() - older_than_seconds
+        count = 0
+        with _store_errors(_INCOMING):
+            for draft in (self._root / _INCOMING).glob("*"):
+                with suppress(FileNotFoundError):  # finished since it was listed
+                    if draft.stat().st_mtime < begun_before:
+                        draft.unlink()
+                        count += 1
+        return count
 
     def _path(self, name: str) -> Path:
         return self._root / check_name(name)

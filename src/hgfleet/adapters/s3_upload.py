@@ -81,6 +81,13 @@ def store(client: S3Client, options: S3Options, upload: Upload, *, only_new: boo
     client.put_object(**where, **condition, **upload.headers, Body=data, ChecksumSHA256=checksum)
 
 
+def check_digest(source: Path, sha256: Digest) -> None:
+    """Raise WrongDigestError for a file that is not what its digest says."""
+    with source.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise WrongDigestError
+
+
 def _store_in_parts(
     client: S3Client, options: S3Options, upload: Upload, where: dict[str, Any], condition: dict[str, Any]
 ) -> None:

@@ -64,3 +64,10 @@ class ObjectStore(Protocol):
     def list(self) -> Iterator[StoredObject]:
         """Yield all objects. Raises TransientError."""
         ...
+
+    def clean_up(self, older_than_seconds: float) -> int:
+        """Remove what puts left that were begun so long ago and broke off; return how many.
+
+        Raises TransientError.
+        """
+        ...
