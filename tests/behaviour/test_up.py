@@ -20,7 +20,7 @@ from tests.support.invariants import check_repository, get
 from tests.support.repositories import WorkingCopy
 from tests.support.waiting import wait_until
 
-ROLES = {"ssh", "sessions", "log-agent", "applier", "web", "coordinator", "bundler", "proxy"}
+ROLES = {"ssh", "sessions", "log-agent", "applier", "web", "clones", "coordinator", "bundler", "proxy"}
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from hgfleet.adapters.tls import CertificateFiles, ensure_certificates
-from hgfleet.web.options import RedirectOptions, SiteOptions, WebOptions
+from hgfleet.cli.probes import is_listening
+from hgfleet.web.options import CloneLaneOptions, RedirectOptions, SiteOptions, WebOptions
 from tests.support.clients import ROOT, HgClient, clean_environment
 from tests.support.waiting import wait_until
 
@@ -113,6 +114,36 @@ def running_redirect(directory: Path, base_url: str) -> Iterator[int]:
         assert process.wait(timeout=10) == 0
 
 
+class CloneLaneProcess:
+    """What makes full clones for the web workers of a site."""
+
+    def __init__(self, directory: Path, site: SiteOptions, *, threads: int = 4) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.log = directory / "clones.log"
+        self.socket = directory / "clones.sock"
+        options = CloneLaneOptions(replace(site, demand=None, clone_lane=None), self.socket, threads=threads)
+        self.process = start_process("clones", asdict(options), self.log)
+        wait_until(
+            lambda: is_listening(self.socket, socket.SOCK_STREAM),
+            what="the clone lane listens",
+            explain=self.log.read_text,
+        )
+
+    def clones(self, path: str) -> int:
+        """Return how many it has made of a repository."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return sum(line.get("command") == "getbundle" and line["path"] == path for line in lines)
+
+    def kill(self) -> None:
+        """Kill it and its workers; once is enough."""
+        if self.process.poll() is not None:
+            return
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        for pid in (*map(int, children.split()), self.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
 def start_process(kind: str, options: dict[str, Any], log: Path) -> subprocess.Popen[bytes]:
     """Start this module as a program."""
     argv = [sys.executable, "-m", "tests.support.web_process", kind, json.dumps(options, default=str)]
@@ -142,7 +173,7 @@ def _is_open(port: int) -> bool:
 def _main(kind: str, text: str) -> None:
     from hgfleet.runtime.observability import configure_logging
     from hgfleet.web.redirect import run_redirect
-    from hgfleet.web.server import run_web
+    from hgfleet.web.server import run_clone_lane, run_web
 
     configure_logging(kind, "info")
     os.chdir("/")
@@ -150,10 +181,13 @@ def _main(kind: str, text: str) -> None:
     if kind == "redirect":
         run_redirect(RedirectOptions(**fields))
         return
-    paths = {name: Path(fields["site"][name]) for name in ("repositories", "catalogue", "serving", "demand")}
-    site = SiteOptions(
-        **(fields["site"] | paths | {"trusted_proxies": tuple(fields["site"]["trusted_proxies"])})
-    )
+    given = fields["site"]
+    names = ("repositories", "catalogue", "serving", "demand", "clone_lane")
+    paths = {name: Path(given[name]) for name in names if given[name] is not None}
+    site = SiteOptions(**(given | paths | {"trusted_proxies": tuple(given["trusted_proxies"])}))
+    if kind == "clones":
+        run_clone_lane(CloneLaneOptions(**(fields | {"site": site, "socket": Path(fields["socket"])})))
+        return
     files = {name: Path(fields[name]) for name in ("certificate", "key")}
     run_web(WebOptions(**(fields | files | {"site": site})))
 

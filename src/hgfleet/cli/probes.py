@@ -37,10 +37,10 @@ def is_answering(path: Path, op: str) -> bool:
     return True
 
 
-def is_listening(path: Path) -> bool:
-    """Tell whether sshd's programs find the reception at their socket."""
+def is_listening(path: Path, kind: socket.SocketKind = socket.SOCK_SEQPACKET) -> bool:
+    """Tell whether somebody listens at a socket: the reception that sshd's programs ask, by default."""
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        with socket.socket(socket.AF_UNIX, kind) as connection:
             connection.settimeout(PROBE_SECONDS)
             connection.connect(str(path))
     except OSError:

@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ from hgfleet.runtime.observability import configure_logging
 
 if TYPE_CHECKING:
     from hgfleet.replication.applier import ApplierOptions
+    from hgfleet.web.options import SiteOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,18 +230,65 @@ def _start_snapshot_maker(start: Start, options: ApplierOptions, stop: threading
 
 def run_web_process(start: Start) -> int:
     """Run a mirror's web workers, which import Mercurial."""
-    from hgfleet.cli.addresses import http_proxies, ssh_address, web_listener
-    from hgfleet.config.bundles_table import served_directories
-    from hgfleet.web.options import SiteOptions, WebOptions
+    from hgfleet.cli.addresses import web_listener
+    from hgfleet.web.options import WebOptions
     from hgfleet.web.server import run_web
 
+    http, listener = start.config.http, web_listener(start.layout, start.host.name)
+    site = replace(
+        _site(start),
+        demand=start.host.demand,
+        clone_lane=start.layout.clones_socket(start.host.name),
+        clone_places=_clone_places(start.config),
+    )
+    options = WebOptions(
+        site=site,
+        address=listener.address,
+        port=listener.port,
+        certificate=http.certificate,
+        key=http.key,
+        workers=http.workers,
+        threads=http.threads,
+        graceful_timeout_seconds=http.graceful_timeout_seconds,
+    )
+    run_web(options)
+    return 0
+
+
+def run_clones_process(start: Start) -> int:
+    """Run what makes full clones for a mirror's web workers; it imports Mercurial."""
+    from hgfleet.web.options import CloneLaneOptions
+    from hgfleet.web.server import run_clone_lane
+
+    http = start.config.http
+    options = CloneLaneOptions(
+        site=_site(start),
+        socket=start.layout.clones_socket(start.host.name),
+        workers=http.clone_workers,
+        threads=_clone_places(start.config) * http.workers,
+    )
+    run_clone_lane(options)
+    return 0
+
+
+def _clone_places(config: FleetConfig) -> int:
+    """Return how many full clones one web worker may answer at once: the rest of its threads is for pulls."""
+    http = config.http
+    return max(1, min(http.full_clones // http.workers, http.threads // 2))
+
+
+def _site(start: Start) -> SiteOptions:
+    """Return what every process that answers readers of a mirror is told."""
+    from hgfleet.cli.addresses import http_proxies, ssh_address
+    from hgfleet.config.bundles_table import served_directories
+    from hgfleet.web.options import SiteOptions
+
     config, host = start.config, start.host
-    listener = web_listener(start.layout, host.name)
-    site = SiteOptions(
+    return SiteOptions(
         repositories=host.repositories,
         catalogue=host.catalogue,
         serving=host.serving,
-        demand=host.demand,
+        demand=None,
         host=host.name,
         base_url=config.base_url,
         ssh_url=f"ssh://{ssh_address(config)}",
@@ -248,18 +296,6 @@ def run_web_process(start: Start) -> int:
         trusted_proxies=http_proxies(config),
         bundle_directories=served_directories(config.stores),
     )
-    options = WebOptions(
-        site=site,
-        address=listener.address,
-        port=listener.port,
-        certificate=config.http.certificate,
-        key=config.http.key,
-        workers=config.http.workers,
-        threads=config.http.threads,
-        graceful_timeout_seconds=config.http.graceful_timeout_seconds,
-    )
-    run_web(options)
-    return 0
 
 
 def run_redirect_process(start: Start) -> int:
@@ -352,6 +388,7 @@ ROLES: dict[str, Callable[[Start], int]] = {
     "ssh-entrance": run_ssh_entrance_process,
     "applier": run_applier_process,
     "web": run_web_process,
+    "clones": run_clones_process,
     "redirect": run_redirect_process,
     "apply-worker": run_apply_worker_process,
     "coordinator": run_coordinator_process,

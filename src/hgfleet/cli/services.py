@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -44,7 +45,7 @@ def list_services(layout: FleetLayout, directory: Path, environment: Mapping[str
     make = ServiceMaker(layout, layout.effective_config, directory, environment)
     services = [make.log_agent(), make.sessions(), make.coordinator(), *make.ssh()]
     for address in mirror_addresses(layout.config):
-        services += [make.applier(address.name), make.web(address.name)]
+        services += [make.applier(address.name), make.clones(address.name), make.web(address.name)]
     services.append(make.bundler())
     services.append(make.proxy() if has_proxy(layout.config) else make.redirect())
     return services
@@ -59,7 +60,7 @@ def list_role_services(make: ServiceMaker, role: str, host: HostName) -> list[Se
         case "mirror":
             return [make.log_agent(), make.applier(host), make.admin()]
         case "web":
-            return [make.web(host)]
+            return [make.clones(host), make.web(host)]
         case "coordinator":
             return [make.coordinator()]
         case "bundler":
@@ -146,6 +147,11 @@ class ServiceMaker:
         service = self._python("web", mirror, ready, stage=1)
         graceful = self._config.http.graceful_timeout_seconds
         return replace(service, grace_seconds=graceful + 2) if self._layout.own else service
+
+    def clones(self, mirror: HostName) -> Service:
+        """Make what answers full clones for a mirror's web workers."""
+        ready = partial(is_listening, self._layout.clones_socket(mirror), socket.SOCK_STREAM)
+        return self._python("clones", mirror, ready, stage=1)
 
     def redirect(self) -> Service:
         """Make the plain port of one mirror."""

@@ -110,6 +110,10 @@ class FleetLayout:
         """Where the session server listens."""
         return self.run / "sessions.sock"
 
+    def clones_socket(self, host: HostName) -> Path:
+        """Return where a mirror's process for full clones listens."""
+        return self.run / f"clones-{host}.sock"
+
     @property
     def gate_socket(self) -> Path:
         """Where sshd's forced command asks the reception."""

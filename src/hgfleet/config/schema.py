@@ -145,6 +145,10 @@ class HttpSection(Section):
     )
     workers: Count = setting(2, "web worker processes of one mirror")
     threads: Count = setting(8, "threads of one web worker; a clone holds one all the time")
+    full_clones: Count = setting(
+        8, "full clones at once of one mirror, at most half of its threads; more are told to come again later"
+    )
+    clone_workers: Count = setting(1, "processes of one mirror that make full clones, at low priority")
     graceful_timeout_seconds: Duration = setting(
         "30s", "how long requests in flight may go on at a stop", key="graceful_timeout"
     )

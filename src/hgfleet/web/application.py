@@ -81,7 +81,8 @@ class Application:
             answer = refusal(error.status, error.message, is_person=request.is_person)
         except TransientError as error:
             line.note(fault=str(error))
-            answer = refusal(503, error.message, is_person=request.is_person, headers=[("Retry-After", "1")])
+            again = [("Retry-After", str(error.context.get("retry_after_seconds", 1)))]
+            answer = refusal(503, error.message, is_person=request.is_person, headers=again)
         except Exception:
             fault = uuid.uuid4().hex[:12]
             _log.exception("request failed", fault_id=fault, path=request.path, query=request.query[:500])

@@ -84,8 +84,8 @@ _PARSERS = {
 class CloneCounter:
     """Counts into the host's file; any thread may."""
 
-    def __init__(self, path: Path) -> None:
-        self._counts = DemandCounts(path)
+    def __init__(self, path: Path | None) -> None:
+        self._counts = None if path is None else DemandCounts(path)
 
     def count_offer(self, repository: RepoId, place: Place, offered: Sequence[ManifestEntry]) -> None:
         """Count a client that was offered bundles; it is taken to fetch the first."""
@@ -116,4 +116,6 @@ class CloneCounter:
             self._count(repository, place, reason, sent)
 
     def _count(self, repository: RepoId, place: Place, reason: CloneReason, size_bytes: int) -> None:
-        self._counts.add(DemandKey(repository, place.key.strip("="), reason), DemandCount(1, size_bytes))
+        if self._counts is not None:
+            key = DemandKey(repository, place.key.strip("="), reason)
+            self._counts.add(key, DemandCount(1, size_bytes))

@@ -21,7 +21,7 @@ class SiteOptions:
     repositories: Path  # <RepoId>/current is the generation in use
     catalogue: Path  # catalogue.sqlite
     serving: Path  # serving.json
-    demand: Path  # demand.sqlite: clones are counted there
+    demand: Path | None  # demand.sqlite: clones are counted there; None: nobody counts
     host: str  # this mirror's name
     base_url: str  # what clients use, without a slash at its end; the Host header is never believed
     ssh_url: str  # where to push, the same way; "" if unknown
@@ -30,6 +30,8 @@ class SiteOptions:
     places: tuple[tuple[str, str, str], ...] = ()  # network, attribute and value of what lies there
     fast_networks: tuple[str, ...] = ()  # where a byte costs less than a second of computing
     bundle_directories: tuple[tuple[str, Path], ...] = ()  # by store: what we serve ourselves
+    clone_lane: Path | None = None  # the socket of the process that makes full clones; None: made here
+    clone_places: int = 4  # how many of them at once, per worker
     cached_repositories: int = 500  # per worker
     cached_answers_bytes: int = 64 * 1024 * 1024  # per worker; 0: none
 
@@ -52,6 +54,17 @@ class WebOptions:
     workers: int = 2
     threads: int = 8  # a clone holds one all the time
     graceful_timeout_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class CloneLaneOptions:
+    """How the process listens that makes full clones for the workers."""
+
+    site: SiteOptions
+    socket: Path
+    workers: int = 1
+    threads: int = 8
+    niceness: int = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from hgfleet.web.catalogue import Served
 from hgfleet.web.clone_bundles import CloneBundles
 from hgfleet.web.clone_counting import CloneCounter, parse_full_clone
 from hgfleet.web.exchange import Exchange
+from hgfleet.web.full_clones import CloneLane, ClonePlaces
 from hgfleet.web.options import SiteOptions
 from hgfleet.web.repositories import Found, Repositories
 from hgfleet.web.repository_app import ARGUMENT_FAULTS, OutdatedError
@@ -49,6 +50,8 @@ class RepositoryService:
         self._repositories = repositories
         self._cache = AnswerCache(site.cached_answers_bytes)
         self._flights = Flights()
+        self._lane = CloneLane(site.clone_lane) if site.clone_lane is not None else None
+        self._places = ClonePlaces(site.clone_places)
         self._bundles = CloneBundles(LocationTable(site.locations()), CloneCounter(site.demand))
 
     def answer(
@@ -64,16 +67,31 @@ class RepositoryService:
             if request.command in clone_bundles.COMMANDS:
                 return self._bundles.answer(found, request)
             try:
-                answered = self._answer_at(found, request, start, body, note)
+                if clone is None:
+                    return self._answer_at(found, request, start, body, note)
+                answered = self._answer_clone(found, request, start, body, note)
             except OutdatedError:
                 continue
-            if clone is None:
-                return answered
             return self._bundles.count(clone, found, request, answered)
         raise TransientError("web.busy", "the repository changes faster than it can be opened")
 
-    def _answer_at(
+    def _answer_clone(
         self, found: Found, request: Request, start: StartResponse, body: bytes, note: Note
+    ) -> Answer | Iterable[bytes]:
+        """Answer a full clone: what is not in the cache is made elsewhere, as far as there is a place."""
+        lane = self._lane
+        if lane is None or self._cache.get((found.key, *request.question(body))) is not None:
+            return self._answer_at(found, request, start, body, note)
+        return self._places.run(lambda: self._answer_at(found, request, start, body, note, lane))
+
+    def _answer_at(
+        self,
+        found: Found,
+        request: Request,
+        start: StartResponse,
+        body: bytes,
+        note: Note,
+        lane: CloneLane | None = None,
     ) -> Answer | Iterable[bytes]:
         """Answer from the cache, or work it out; OutdatedError when a later view is exposed already."""
         question = (found.key, *request.question(body))
@@ -86,7 +104,7 @@ class RepositoryService:
             note(is_cached=True)
             return _reply(cached)
         try:
-            return self._work_out(found, request, start, question)
+            return self._work_out(found, request, start, question, lane)
         finally:
             if end is None:
                 self._flights.land(question)
@@ -117,27 +135,36 @@ class RepositoryService:
         return found
 
     def _work_out(
-        self, found: Found, request: Request, start: StartResponse, question: object
+        self,
+        found: Found,
+        request: Request,
+        start: StartResponse,
+        question: object,
+        lane: CloneLane | None,
     ) -> Answer | Iterable[bytes]:
         shown = [("X-HgFleet-Seq", str(found.key.seq)), ("X-HgFleet-Repository", found.key.repository)]
-        exchange = Exchange(start, shown)
-        first, rest = self._run(found, request, exchange)
+        exchange = Exchange(start, [] if lane is not None else shown)  # the lane says itself what it shows
+        first, rest = self._run(found, request, exchange, lane)
         if exchange.is_sent:
             return (first,)
         if rest is not None:
             return exchange.stream(first, rest)
         answer = _whole(exchange, first)
-        if answer.status.startswith("200"):
+        if answer.status.startswith("200") and set(shown) <= set(answer.headers):
             self._cache.put(question, answer)
         return _reply(answer)
 
-    def _run(self, found: Found, request: Request, exchange: Exchange) -> tuple[bytes, Any]:
+    def _run(
+        self, found: Found, request: Request, exchange: Exchange, lane: CloneLane | None
+    ) -> tuple[bytes, Any]:
+        application = lane or found.app
         for attempt in range(_ATTEMPTS):
             if attempt:
                 found.app.forget()
                 clock.sleep(_PAUSE_SECONDS)
             try:
-                first, rest = exchange.run(found.app, request.inside(found.key.path))
+                request.environ["wsgi.input"].seek(0)  # read_body has put it there
+                first, rest = exchange.run(application, request.inside(found.key.path))
             except _UNKNOWN as fault:
                 raise RejectedError("web.unknown", "no such changeset or file", status=404) from fault
             except _MISFITS:

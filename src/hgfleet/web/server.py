@@ -11,6 +11,7 @@ Does not: serve status or metrics, or answer on the plain port (web.redirect).
 from __future__ import annotations
 
 import gc
+import os
 import ssl
 from typing import Any
 
@@ -19,7 +20,7 @@ from gunicorn.app.base import BaseApplication
 
 from hgfleet.web.application import Application
 from hgfleet.web.mercurial_ui import load_ui
-from hgfleet.web.options import WebOptions
+from hgfleet.web.options import CloneLaneOptions, WebOptions
 from hgfleet.web.worker import Worker
 
 # Clients send the ids of many heads in headers of 1 KB, when they can't send them in a body.
@@ -39,29 +40,36 @@ def run_web(options: WebOptions) -> None:
     _Server(_settings(options), application).run()
 
 
+def run_clone_lane(options: CloneLaneOptions) -> None:
+    """Make full clones for the web workers until SIGTERM, behind everything else that the machine does."""
+    os.nice(options.niceness)
+    application = Application(options.site, load_ui(options.site))
+    gc.collect()
+    gc.freeze()
+    _Server(_lane_settings(options), application).run()
+
+
+def _lane_settings(options: CloneLaneOptions) -> dict[str, Any]:
+    return _COMMON | {
+        "bind": f"unix:{options.socket}",
+        "umask": 0o177,  # of its socket; it writes nothing else
+        "workers": options.workers,
+        "threads": options.threads,
+        "graceful_timeout": 1,  # whoever waits for an answer is to end, too
+        "proc_name": "hgfleet-clones",
+    }
+
+
 def _settings(options: WebOptions) -> dict[str, Any]:
     host = f"[{options.address}]" if ":" in options.address else options.address
-    return {
+    return _COMMON | {
         "bind": f"{host}:{options.port}",
         "workers": options.workers,
         "threads": options.threads,
-        "worker_class": Worker,
         "certfile": str(options.certificate),
         "keyfile": str(options.key),
         "ssl_context": _ssl_context,
-        "do_handshake_on_connect": False,
-        "timeout": _HANGING_SECONDS,
         "graceful_timeout": max(1, round(options.graceful_timeout_seconds)),
-        "keepalive": _KEEP_ALIVE_SECONDS,
-        "limit_request_fields": _HEADERS,
-        "limit_request_field_size": _HEADER_BYTES,
-        "limit_request_line": _LINE_BYTES,
-        "forwarded_allow_ips": "",
-        "secure_scheme_headers": {},
-        "forwarder_headers": "",
-        "control_socket_disable": True,
-        "logger_class": _Logger,
-        "loglevel": "warning",
         "proc_name": "hgfleet-web",
     }
 
@@ -95,3 +103,20 @@ class _Logger(glogging.Logger):
         super().setup(cfg)
         self.error_log.handlers.clear()
         self.error_log.propagate = True
+
+
+_COMMON = {
+    "worker_class": Worker,
+    "do_handshake_on_connect": False,
+    "timeout": _HANGING_SECONDS,
+    "keepalive": _KEEP_ALIVE_SECONDS,
+    "limit_request_fields": _HEADERS,
+    "limit_request_field_size": _HEADER_BYTES,
+    "limit_request_line": _LINE_BYTES,
+    "forwarded_allow_ips": "",
+    "secure_scheme_headers": {},
+    "forwarder_headers": "",
+    "control_socket_disable": True,
+    "logger_class": _Logger,
+    "loglevel": "warning",
+}
