@@ -51,7 +51,7 @@ class S3Objects:
 
     def __init__(self, options: S3Options, copy_limit_bytes: int = COPY_LIMIT_BYTES) -> None:
         """Make a client; the service is not asked anything. Raises ConfigError for settings it cannot use."""
-        self._options = options
+        self.options = options
         self._client = make_client(options)
         self._copying = TransferConfig(
             multipart_threshold=copy_limit_bytes,
@@ -65,10 +65,10 @@ class S3Objects:
         with self._errors(name):
             upload = s3_upload.Upload(key, source, sha256, OBJECT_HEADERS)
             # Looked up first: a service that ignores the condition must not lose what is there.
-            is_new = head(self._client, self._options, key) is None
-            if is_new and s3_upload.store_if_new(self._client, self._options, upload):
+            is_new = head(self._client, self.options, key) is None
+            if is_new and s3_upload.store_if_new(self._client, self.options, upload):
                 return
-            _, found = read_digest(self._client, self._options, key)
+            _, found = read_digest(self._client, self.options, key)
             if found != sha256:
                 s3_upload.check_digest(source, sha256)
                 raise RejectedError("object.taken", "other bytes have that name", name=name)
@@ -78,7 +78,7 @@ class S3Objects:
         """Replace the page, in one request."""
         with self._errors(name):
             self._client.put_object(
-                Bucket=self._options.bucket,
+                Bucket=self.options.bucket,
                 Key=self._key(name),
                 Body=data,
                 ContentType=content_type,
@@ -89,19 +89,19 @@ class S3Objects:
         """Fetch the object and hash it on the way."""
         key = self._key(name)
         with self._errors(name):
-            if head(self._client, self._options, key) is None:
+            if head(self._client, self.options, key) is None:
                 return None
-            return ReadBack(*read_digest(self._client, self._options, key))
+            return ReadBack(*read_digest(self._client, self.options, key))
 
     def renew(self, name: str) -> bool:
         """Let the service copy the object onto itself, which makes it young; no bytes travel."""
         key = self._key(name)
         with self._errors(name):
-            if head(self._client, self._options, key) is None:
+            if head(self._client, self.options, key) is None:
                 return False
             self._client.copy(
-                {"Bucket": self._options.bucket, "Key": key},
-                self._options.bucket,
+                {"Bucket": self.options.bucket, "Key": key},
+                self.options.bucket,
                 key,
                 ExtraArgs={**OBJECT_HEADERS, "MetadataDirective": "REPLACE"},
                 Config=self._copying,
@@ -112,14 +112,14 @@ class S3Objects:
         """Remove the object."""
         key = self._key(name)
         with self._errors(name):
-            self._client.delete_object(Bucket=self._options.bucket, Key=key)
+            self._client.delete_object(Bucket=self.options.bucket, Key=key)
 
     def list(self) -> Iterator[StoredObject]:
         """Yield everything below the prefix that a name can reach, page by page."""
-        prefix = self._options.prefix
+        prefix = self.options.prefix
         with self._errors(""):
             pages = self._client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self._options.bucket, Prefix=prefix):
+            for page in pages.paginate(Bucket=self.options.bucket, Prefix=prefix):
                 for found in page.get("Contents", []):
                     name = found["Key"].removeprefix(prefix)
                     if is_name(name):
@@ -128,10 +128,10 @@ class S3Objects:
     def clean_up(self, older_than_seconds: float) -> int:
         """Take back uploads in parts that were begun so long ago and never finished."""
         with self._errors(""):
-            return s3_upload.abort_uploads(self._client, self._options, clock.now() - older_than_seconds)
+            return s3_upload.abort_uploads(self._client, self.options, clock.now() - older_than_seconds)
 
     def _key(self, name: str) -> str:
-        return self._options.prefix + check_name(name)
+        return self.options.prefix + check_name(name)
 
     @contextmanager
     def _errors(self, name: str) -> Iterator[None]:
@@ -143,7 +143,7 @@ class S3Objects:
             raise RejectedError("object.digest", "the file is not what its digest says", **context) from error
         except S3_ERRORS as error:
             trouble, reason = diagnose(error)
-            raise _error_of(trouble, {**context, "bucket": self._options.bucket, "reason": reason}) from error
+            raise _error_of(trouble, {**context, "bucket": self.options.bucket, "reason": reason}) from error
 
 
 def _error_of(trouble: Trouble, context: Mapping[str, str]) -> TransientError:

@@ -17,6 +17,7 @@ from hgfleet.bundles.repository_run import RunOptions
 from hgfleet.cli.process_command import process_command
 from hgfleet.config.bundles_table import BundleStoreSection, attributes_of, policy_of
 from hgfleet.config.layout import FleetLayout, HostLayout
+from hgfleet.config.s3_table import S3Section
 from hgfleet.config.schema import FleetConfig
 from hgfleet.errors import InvariantError
 from hgfleet.ports.object_store import ObjectStore
@@ -74,6 +75,11 @@ def open_bundle_store(config: FleetConfig, name: str, store: BundleStoreSection)
 
 
 def _open_objects(store: BundleStoreSection) -> ObjectStore:
+    if store.kind == "s3":
+        from hgfleet.adapters.s3_client import S3Options
+        from hgfleet.adapters.s3_objects import S3Objects
+
+        return S3Objects(S3Options(**{name: getattr(store, name) for name in S3Section.model_fields}))
     from hgfleet.adapters.directory_objects import DirectoryObjects
 
     if store.path is None:  # the configuration was checked

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from hgfleet.config.s3_table import S3Section
 from hgfleet.config.section import Count, Section, setting
 from hgfleet.config.units import Duration, FilePath, Names, OptionalFilePath
 from hgfleet.errors import RejectedError
@@ -92,13 +93,15 @@ class BundlesSection(Section):
     )
 
 
-class BundleStoreSection(Section):
-    """A place from which clients fetch bundles. One machine that names none serves them itself."""
-
-    kind: Literal["directory"] = setting("directory", "which adapter: directory (served by any HTTP server)")
+class _StoreKeys(Section):
+    kind: Literal["directory", "s3"] = setting(
+        "directory", "which adapter: directory (served by any HTTP server) or s3 (the keys from bucket on)"
+    )
     path: OptionalFilePath = setting("", "the store's directory")
     base_url: Annotated[str, Field(pattern=r"^(https?://[!-~]+)?$")] = setting(
-        "", 'where clients find its objects; "": the mirrors serve the directory, which they must share then'
+        "",
+        "where clients find its objects, prefix included; "
+        '"": the mirrors serve the directory, which they must share then',
     )
     attributes: Annotated[Names, AfterValidator(_check_store_attributes)] = setting(
         [],
@@ -113,6 +116,10 @@ class BundleStoreSection(Section):
 def served_directories(stores: Mapping[str, BundleStoreSection]) -> tuple[tuple[str, Path], ...]:
     """Return the directories that our own mirrors serve, by store."""
     return tuple((name, store.path) for name, store in stores.items() if store.path and not store.base_url)
+
+
+class BundleStoreSection(S3Section, _StoreKeys):
+    """A place from which clients fetch bundles. One machine that names none serves them itself."""
 
 
 def own_store(path: Path) -> BundleStoreSection:
@@ -139,11 +146,25 @@ def find_store_conflicts(stores: Mapping[str, BundleStoreSection], bundles: Bund
         place = f"bundles.stores.{name}"
         if STORE_NAME.fullmatch(name) is None:
             yield f"{place}: expected a name of lower-case letters, digits and hyphens"
-        if store.path is None:
-            yield f'{place}.path: is needed with kind = "directory"'
+        yield from (f"{place}.{problem}" for problem in _find_place_conflicts(store))
         if 0 < store.expiry_seconds < 4 * bundles.interval_seconds:
             yield f"{place}.expiry: is below 4 * bundles.interval, so objects could expire while advertised"
     yield from _find_sni_only(stores)
+
+
+def _find_place_conflicts(store: BundleStoreSection) -> Iterator[str]:
+    if store.kind == "directory":
+        if store.path is None:
+            yield 'path: is needed with kind = "directory"'
+        if store.bucket:
+            yield 'bucket: is of a store with kind = "s3"'
+        return
+    if not store.bucket:
+        yield 'bucket: is needed with kind = "s3"'
+    if not store.base_url:
+        yield "base_url: is needed: a bucket, or the CDN before it, has a URL of its own"
+    if store.path is not None:
+        yield 'path: is of a store with kind = "directory"'
 
 
 def _find_sni_only(stores: Mapping[str, BundleStoreSection]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hgfleet.adapters.s3_objects import S3Objects
 from hgfleet.cli.bundle_parts import open_bundle_stores
 from hgfleet.config.bundles_table import OWN_STORE, policy_of
 from hgfleet.config.load import load_config, parse_config
@@ -17,6 +18,7 @@ from hgfleet.model.bundle_manifest import BundleType
 from hgfleet.model.bundle_policy import BundlePolicy, Wanted
 
 CDN = {"path": "/srv/cdn", "base_url": "https://cdn.example/hg", "attributes": ["cdn=true"], "expiry": "14d"}
+S3 = {"kind": "s3", "bucket": "hg-eu", "base_url": "https://hg-eu.s3.example/x", "prefix": "x/"}
 HOSTS = [
     {"name": "hg1", "address": "10.0.0.1", "roles": ["primary", "coordinator"]},
     {"name": "hg2", "address": "10.0.0.2", "roles": ["mirror"]},
@@ -69,6 +71,22 @@ def test_named_stores_keep_their_order_and_read_back_the_same_from_anywhere(tmp_
     assert open_bundle_stores(config)[1].attributes == {"datacenter": "ams, 2"}
 
 
+def test_a_bucket_is_opened_with_everything_that_the_table_says(tmp_path: Path) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    how = {"endpoint": "http://127.0.0.1:1", "region": "eu-1", "credentials_file": str(credentials)}
+    config = parse({"stores": {"eu": S3 | how | {"attributes": ["ec2region=eu-1"], "expiry": "7d"}}})
+
+    [store] = open_bundle_stores(config)
+
+    assert isinstance(store.objects, S3Objects)
+    options = store.objects.options
+    assert (options.bucket, options.prefix, options.endpoint) == ("hg-eu", "x/", "http://127.0.0.1:1")
+    assert (options.region, options.credentials_file) == ("eu-1", credentials)
+    assert store.url_of("team/a.hg") == "https://hg-eu.s3.example/x/team/a.hg"
+    assert config.stores["eu"].expiry_seconds == 7 * 86400
+
+
 @pytest.mark.parametrize(
     ("bundles", "problem"),
     [
@@ -84,6 +102,18 @@ def test_named_stores_keep_their_order_and_read_back_the_same_from_anywhere(tmp_
         ({"stores": {"cdn": CDN | {"attributes": ["BUNDLESPEC=x"]}}}, "bundles.stores.cdn.attributes"),
         ({"stores": {"cdn": CDN | {"expiry": "1m"}}}, "bundles.stores.cdn.expiry: is below"),
         ({"stores": {"cdn": CDN | {"attributes": ["REQUIRESNI=true"]}}}, "clients without SNI"),
+        ({"stores": {"eu": S3}}, None),
+        ({"stores": {"eu": S3 | {"bucket": ""}}}, "bundles.stores.eu.bucket: is needed"),
+        ({"stores": {"eu": S3 | {"base_url": ""}}}, "bundles.stores.eu.base_url: is needed"),
+        (
+            {"stores": {"eu": S3 | {"path": "/srv"}}},
+            'bundles.stores.eu.path: is of a store with kind = "directory"',
+        ),
+        (
+            {"stores": {"eu": CDN | {"bucket": "b"}}},
+            'bundles.stores.eu.bucket: is of a store with kind = "s3"',
+        ),
+        ({"stores": {"eu": S3 | {"endpoint": "s3.example"}}}, "bundles.stores.eu.endpoint"),
         ({"types": ["bzip2"]}, "bundles.types: expected some of zstd-max"),
         ({"types": ["other"]}, "bundles.types: expected some of zstd-max"),
         ({"wanted": "yes"}, "bundles.wanted"),
