@@ -15,6 +15,7 @@ from hgfleet.adapters.agent_answers import Fields, parse_with
 from hgfleet.adapters.agent_client import EventStream, LogAgentClient
 from hgfleet.errors import PoisonError
 from hgfleet.model.bundle_state import NOTHING, BundleState, InForce, parse_bundle_state
+from hgfleet.model.demand import DemandCount, DemandKey, parse_rows
 from hgfleet.model.frames import Frame
 from hgfleet.model.ids import Digest, RepoId, Seq
 
@@ -59,6 +60,10 @@ class BundleClient(LogAgentClient):
             "bundles_append", fields | who, wait_seconds=self._timeout_seconds + APPEND_SECONDS
         )
         return parse_with(_parse_in_force, frame)
+
+    def demand(self) -> dict[DemandKey, DemandCount]:
+        """Return what all mirrors together counted of clones within a day."""
+        return self._ask(lambda frame: parse_rows(frame.header["rows"]), "demand")
 
     def bundles_follow(self) -> EventStream[BundleEvent]:
         """Begin a stream: BundleDigests, then a BundlesChanged per change."""

@@ -9,13 +9,14 @@ Does not: decide (model.bundle_policy), or serve what it makes.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
 from hgfleet.adapters.agent_answers import BoundPath
 from hgfleet.adapters.agent_bundles import BundleClient
+from hgfleet.bundles.clone_rates import CloneRates
 from hgfleet.bundles.making import clean_scratch
 from hgfleet.bundles.repository_run import Outcome, RepositoryRun, RunOptions
 from hgfleet.errors import FleetError
@@ -33,6 +34,7 @@ class BundlerOptions:
     run: RunOptions
     agent_socket: Path
     interval_seconds: float
+    rates: CloneRates = field(default_factory=CloneRates)  # what `run` decides by, too
 
 
 def run_bundler(options: BundlerOptions, stop: threading.Event) -> None:
@@ -46,6 +48,7 @@ def run_bundler(options: BundlerOptions, stop: threading.Event) -> None:
 
 
 def _look_at_all(options: BundlerOptions, client: BundleClient, stop: threading.Event) -> None:
+    options.rates.refresh(client)
     try:
         paths, _seq = client.paths()
     except FleetError as error:

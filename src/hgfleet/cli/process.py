@@ -320,13 +320,17 @@ def run_apply_worker_process(start: Start) -> int:
 def run_bundler_process(start: Start) -> int:
     """Run the bundler."""
     from hgfleet.bundles.bundler import BundlerOptions, run_bundler
+    from hgfleet.bundles.clone_rates import CloneRates
     from hgfleet.cli.bundle_parts import run_options
     from hgfleet.runtime.lifecycle import stop_on_signals
 
+    rates = CloneRates()
+    run = run_options(start.layout, start.config_path, start.directory, start.faults)
     options = BundlerOptions(
-        run=run_options(start.layout, start.config_path, start.directory, start.faults),
+        run=replace(run, clones_a_day=rates),
         agent_socket=start.layout.agent_socket,
         interval_seconds=start.config.bundles.interval_seconds,
+        rates=rates,
     )
     run_bundler(options, stop_on_signals())
     return 0

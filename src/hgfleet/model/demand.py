@@ -71,12 +71,21 @@ class Demand:
 
     @property
     def value(self) -> Mapping[str, Any]:
-        largest = sorted(self.counts.items(), key=lambda item: (-item[1].clones, item[0]))[:MOST_ROWS]
-        rows = [
-            [key.repository, key.location, key.reason.value, count.clones, count.size_bytes]
-            for key, count in largest
-        ]
-        return {"at": self.at, "rows": rows}
+        return {"at": self.at, "rows": rows_of(self.counts)[:MOST_ROWS]}
+
+
+def rows_of(counts: Counts) -> list[list[str | int]]:
+    """Return counts as JSON has them, the largest first."""
+    largest = sorted(counts.items(), key=lambda item: (-item[1].clones, item[0]))
+    return [
+        [key.repository, key.location, key.reason.value, count.clones, count.size_bytes]
+        for key, count in largest
+    ]
+
+
+def parse_rows(rows: list[Any]) -> dict[DemandKey, DemandCount]:
+    """Parse rows; ValueError or RejectedError for what are none."""
+    return dict(_parse_row(row) for row in rows)
 
 
 def parse_demand(words: list[str], value: Mapping[str, Any]) -> Demand:
@@ -85,7 +94,7 @@ def parse_demand(words: list[str], value: Mapping[str, Any]) -> Demand:
     at, rows = value.get("at"), value.get("rows")
     if isinstance(at, bool) or not isinstance(at, int | float) or not isinstance(rows, list):
         raise ValueError("at")
-    return Demand(parse_host_name(host), float(at), dict(_parse_row(row) for row in rows))
+    return Demand(parse_host_name(host), float(at), parse_rows(rows))
 
 
 def _parse_row(row: Any) -> tuple[DemandKey, DemandCount]:

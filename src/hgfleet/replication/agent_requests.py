@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from hgfleet.adapters.agent_index import IndexEntry
 from hgfleet.errors import RejectedError
 from hgfleet.model.catalogue import Binding
+from hgfleet.model.demand import rows_of, total
 from hgfleet.model.ids import CATALOGUE, Digest, Epoch, Offset, Partition, RepoId, Seq, parse_host_name
 from hgfleet.model.message import Topic
 from hgfleet.model.snapshot import parse_header
@@ -31,6 +32,7 @@ from hgfleet.replication.agent_retention import Retention
 from hgfleet.replication.agent_snapshots import SnapshotDesk, describe
 from hgfleet.replication.agent_streams import Followers, Send, StateStreams
 from hgfleet.replication.agent_view import STATE_PLACE
+from hgfleet.runtime import clock
 
 MAX_READ_BYTES = 64 * 1024 * 1024
 MAX_VISIBLE_WAIT_SECONDS = 600.0
@@ -83,6 +85,7 @@ class Requests:
             "wait_visible": self._wait_visible,
             "records": self._records,
             "lag": self._lag,
+            "demand": self._demand,
             "status": self._status,
         }
         self._streams: dict[str, Stream] = {
@@ -366,6 +369,9 @@ class Requests:
 
     async def _lag(self, fields: RequestFields, body: bytes) -> Answer:
         return await self._parts.progress.describe(), b""
+
+    async def _demand(self, fields: RequestFields, body: bytes) -> Answer:
+        return {"rows": rows_of(total(self._view.fleet.demands(), clock.now()))}, b""
 
     async def _records(self, fields: RequestFields, body: bytes) -> Answer:
         topic, partition = fields.topic(), Partition(fields.natural("partition"))
