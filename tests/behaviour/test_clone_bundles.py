@@ -76,3 +76,26 @@ def test_a_clone_applies_a_bundle_and_pulls_what_came_after_it(
     assert clone.node("tip") == newest
     template = ("log", "-r", "sort(all(), node)", "-T", "{node} {phase} {p1.node} {files}\\n")
     assert clone.run(*template).ok().out == work.run(*template).ok().out
+
+
+def bundled(fleet: Fleet, tmp_path: Path) -> tuple[str, WorkingCopy]:
+    """Return a repository that has bundles, and whence it was pushed."""
+    path = fleet.create(f"bundled/{tmp_path.name}")
+    work = WorkingCopy.init(fleet.client(), tmp_path / "work")
+    work.commit("first")
+    work.push(fleet.ssh_url(path)).ok()
+    await_bundles(fleet, path)
+    return path, work
+
+
+def test_a_repository_chooses_its_bundles_and_does_without_them_at_once(fleet: Fleet, tmp_path: Path) -> None:
+    path, _work = bundled(fleet, tmp_path)
+
+    fleet.cli("repo", "set", path, "--bundles", "off").ok()
+    wait_until(lambda: not manifest_of(fleet, path), what="no bundles", explain=fleet.explain)
+    fleet.cli("repo", "set", path, "--bundles", "on", "--bundle-types", "gzip-v1").ok()
+
+    [line] = await_bundles(fleet, path)
+    assert "gzip-v1" in line
+    assert "nothing to change" in fleet.cli("repo", "set", path, "--bundles", "on").ok().text
+    assert fleet.cli("repo", "set", path, "--bundle-types", "bzip2").status == 1

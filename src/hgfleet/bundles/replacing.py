@@ -16,15 +16,19 @@ from hgfleet.model.bundle_state import BundleSet, BundleState, Made, Retired
 
 
 def with_new_bundles(
-    before: BundleState, published: Published, made: Made, stores: Sequence[BundleStore], now: float
+    before: BundleState,
+    published: Published,
+    made: Made,
+    chosen: Sequence[str],
+    stores: Sequence[BundleStore],
 ) -> BundleState:
-    """Return the state in which what was published is offered."""
-    names = [store.name for store in stores]
+    """Return the state in which what was published is offered, in the order of the chosen stores' names."""
+    names = list(chosen)
     entries = next_entries(before.current.entries, published, names)
     lone = types_without_fallback(entries)
     fitting = arrange((e for e in entries if e.is_by_hand or not e.needs_sni or e.kind not in lone), names)
     after = replace(before, current=BundleSet(fitting, made), previous=before.current)
-    return _noting_retired(before, after, stores, now)
+    return _noting_retired(before, after, stores, made.at)
 
 
 def without_bundles(before: BundleState, stores: Sequence[BundleStore], now: float) -> BundleState:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hgfleet.adapters import view_files
@@ -29,7 +29,7 @@ from hgfleet.bundles.replacing import (
 )
 from hgfleet.errors import RejectedError, TransientError
 from hgfleet.model.bundle_manifest import BundleType
-from hgfleet.model.bundle_policy import BundlePolicy, Decision, RepositoryFacts, Step, decide
+from hgfleet.model.bundle_policy import BundlePolicy, Decision, RepositoryFacts, Step, decide, wanted_kinds
 from hgfleet.model.bundle_state import BundleState, InForce, Made
 from hgfleet.model.ids import HostName, RepoId, Seq
 from hgfleet.model.view import View
@@ -103,11 +103,12 @@ class RepositoryRun:
         if view is None:
             return Decision(Step.KEEP, "nothing of it is exposed on this host yet")
         facts = self._facts(view, before)
+        policy = view.settings.bundles.policy(self.options.policy)
         if self.is_forced and facts.changesets:
-            return Decision(Step.MAKE, "asked for", self.options.policy.kinds)
+            return Decision(Step.MAKE, "asked for", wanted_kinds(policy, facts))
         if before.state.is_disabled:
             return Decision(Step.KEEP, "disabled by hand")
-        return decide(self.options.policy, facts, clock.now())
+        return decide(policy, facts, clock.now())
 
     def _view(self) -> View | None:
         return view_files.read_exposed(self._directory / "current" / ".hg")
@@ -130,8 +131,14 @@ class RepositoryRun:
     def _made_everywhere(self, before: InForce) -> frozenset[BundleType]:
         """Return the types that every store has: what one lacks is made again for it."""
         entries = before.state.current.entries
-        made = [{e.kind for e in entries if e.store == store.name} for store in self.options.stores]
+        made = [{e.kind for e in entries if e.store == name} for name in self._chosen_stores()]
         return frozenset(set.intersection(*made)) if made else frozenset()
+
+    def _chosen_stores(self) -> list[str]:
+        """Return the names of the stores that the repository is to use, in their order."""
+        view = self._view()
+        chosen = view.settings.bundles.stores if view is not None else ()
+        return [store.name for store in self.options.stores if not chosen or store.name in chosen]
 
     # ---- making
 
@@ -150,7 +157,10 @@ class RepositoryRun:
         return view.changelog_length if view is not None else 0
 
     def _publish(self, before: InForce, files: MadeFiles, length: int) -> InForce:
-        published = self.options.publisher.publish(self.bound.path, files.tip, files.files)
+        chosen = self._chosen_stores()
+        stores = [store for store in self.options.stores if store.name in chosen]
+        publisher = replace(self.options.publisher, stores=stores)
+        published = publisher.publish(self.bound.path, files.tip, files.files)
         self._failures = published.failures
         self._size_bytes = sum(file.size_bytes for file in files.files)
         if not published.entries:
@@ -159,9 +169,8 @@ class RepositoryRun:
                 "no store has taken the bundles; those before stay",
                 reason="; ".join(f"{failure.store}: {failure.error}" for failure in published.failures),
             )
-        now = clock.now()
-        made = Made(files.seq, files.tip, length, now)
-        state = with_new_bundles(before.state, published, made, self.options.stores, now)
+        made = Made(files.seq, files.tip, length, clock.now())
+        state = with_new_bundles(before.state, published, made, chosen, self.options.stores)
         self.options.faults.reach("bundles-before-append")
         after = self._put_in_force(state, files.seq, before)
         self.options.faults.reach("bundles-after-append")

@@ -7,7 +7,6 @@ Does not: touch a host's files: the log does, on each of them.
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import click
 
 from hgfleet.adapters.agent_answers import NamedSnapshot
 from hgfleet.adapters.agent_client import LogAgentClient
+from hgfleet.cli.changes import IDENTITY, await_mirrors, bring_to_primary, new_trace
 from hgfleet.cli.copies import CopyState, read_copy
 from hgfleet.cli.fleet import Fleet, fleet_options
 from hgfleet.cli.fleet_state import read_view
@@ -23,17 +23,18 @@ from hgfleet.cli.import_process import run_import
 from hgfleet.cli.output import json_option, print_json, print_table
 from hgfleet.cli.process_command import process_command
 from hgfleet.cli.progress import shown_progress
-from hgfleet.errors import NOTHING_CHANGED, InDoubtError, PoisonError, RejectedError, TransientError
+from hgfleet.cli.repo_settings import set_repository
+from hgfleet.errors import NOTHING_CHANGED, RejectedError
 from hgfleet.model.ids import CATALOGUE, RepoId, RepoPath, Seq, parse_repo_path
 from hgfleet.model.settings import RepoSettings
-
-IDENTITY = "host:primary"  # whoever may run commands on the host acts as the host
-_LONGEST_WAIT_SECONDS = 30.0
 
 
 @click.group("repo")
 def repo_group() -> None:
     """Create, import, list, show, rename and delete repositories."""
+
+
+repo_group.add_command(set_repository)
 
 
 @repo_group.command("create")
@@ -54,8 +55,8 @@ def create_repository(
     )
     with fleet.agent() as agent:
         change = agent.create(name, settings.to_json(), identity=IDENTITY, trace=new_trace())
-        _bring_to_primary(fleet, change.repository, change.partition)
-        click.echo(f"created {name}: {_await_mirrors(fleet, agent, CATALOGUE, change.catalogue_seq)}")
+        bring_to_primary(fleet, change.repository, change.partition)
+        click.echo(f"created {name}: {await_mirrors(fleet, agent, CATALOGUE, change.catalogue_seq)}")
 
 
 @repo_group.command("import")
@@ -82,7 +83,7 @@ def import_repository(
             if is_created:
                 agent.delete(name, identity=IDENTITY, trace=new_trace())
             raise
-        shown = _await_mirrors(fleet, agent, repository, Seq(done["seq"]))
+        shown = await_mirrors(fleet, agent, repository, Seq(done["seq"]))
     already = "" if done["is_new"] else " was there already"
     click.echo(f"imported {name}{already}: {done['changesets']} changesets; {shown}")
 
@@ -129,7 +130,7 @@ def rename_repository(path: str, new_path: str, fleet: Fleet) -> None:
     old, new = parse_repo_path(path), parse_repo_path(new_path)
     with fleet.agent() as agent:
         change = agent.rename(old, new, identity=IDENTITY, trace=new_trace())
-        click.echo(f"renamed {old} to {new}: {_await_mirrors(fleet, agent, CATALOGUE, change.catalogue_seq)}")
+        click.echo(f"renamed {old} to {new}: {await_mirrors(fleet, agent, CATALOGUE, change.catalogue_seq)}")
 
 
 @repo_group.command("delete")
@@ -145,8 +146,8 @@ def delete_repository(path: str, fleet: Fleet, *, yes: bool) -> None:
             click.echo(f"would delete {name}: repository {repository}, {agent.last(repository).seq} messages")
             raise RejectedError("cli.not-confirmed", "nothing was deleted", hint="repeat with --yes")
         change = agent.delete(name, identity=IDENTITY, trace=new_trace())
-        _bring_to_primary(fleet, change.repository, change.partition)
-        click.echo(f"deleted {name}: {_await_mirrors(fleet, agent, CATALOGUE, change.catalogue_seq)}")
+        bring_to_primary(fleet, change.repository, change.partition)
+        click.echo(f"deleted {name}: {await_mirrors(fleet, agent, CATALOGUE, change.catalogue_seq)}")
 
 
 @repo_group.command("reconcile")
@@ -213,7 +214,7 @@ def describe_repository(fleet: Fleet, path: str) -> dict[str, Any]:
         last = agent.last(bound.repository)
         snapshots = agent.snapshots(bound.repository)
         shown = read_view(agent).visible_seq(bound.repository) if fleet.host else None
-    problem = _bring_to_primary(fleet, bound.repository, bound.partition)
+    problem = bring_to_primary(fleet, bound.repository, bound.partition)
     copies = _read_copies(fleet, bound.repository)
     return asdict(bound) | {
         "seq": last.seq,
@@ -237,34 +238,3 @@ def _read_copies(fleet: Fleet, repository: RepoId) -> list[CopyState]:
     layout = fleet.layout
     mirrors = [mirror.name for mirror in layout.mirrors]
     return [read_copy(host, repository, is_primary=host.name not in mirrors) for host in layout.hosts]
-
-
-def new_trace() -> str:
-    """Return an id that follows a change from here to its notification."""
-    return uuid.uuid4().hex
-
-
-def _bring_to_primary(fleet: Fleet, repository: RepoId, partition: int) -> str:
-    """Bring the primary's copy to the end of its log now rather than at the next session.
-
-    Return what stood in the way, "" in health: the log has it all, so it is no failure of what was asked.
-    """
-    host = fleet.layout.own_host
-    if host is not None and not host.is_leading:
-        return ""  # there is no such copy here
-    try:
-        with fleet.sessions() as sessions:
-            sessions.call("catch_up", repository=repository, partition=partition)
-    except (RejectedError, TransientError, InDoubtError, PoisonError) as error:
-        return "" if error.code == "repo.deleted" else str(error)
-    return ""
-
-
-def _await_mirrors(fleet: Fleet, agent: LogAgentClient, repository: RepoId, seq: Seq) -> str:
-    """Wait until every mirror in service shows the change; say how that went."""
-    # Whoever is not heard of for a lease is out of service; no person waits for a longer one.
-    seconds = min(fleet.config.membership.lease_seconds, _LONGEST_WAIT_SECONDS)
-    seen = agent.wait_visible(repository, seq, seconds)
-    if not seen.is_visible:
-        return f"not yet visible on {', '.join(seen.late) or 'any mirror'}"
-    return f"visible on all {len(seen.mirrors)} mirrors"

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 
 from hgfleet.errors import RejectedError
 from hgfleet.model.ids import HostName
-from hgfleet.model.message import Kind
+from hgfleet.model.message import SEQUENCED, Json, Kind
+from hgfleet.model.settings import BUNDLES
 
-FEATURE_LEVEL = 1  # of this release: what it reads; raised with each kind or format that is new on the log
+FEATURE_LEVEL = 2  # of this release: what it reads; raised with each kind or format that is new on the log
 
 _LEVEL_BY_KIND = {
     Kind.SNAPSHOT: 1,
@@ -25,14 +26,23 @@ _LEVEL_BY_KIND = {
 }  # the others are of the first release
 
 
-def required_level(kind: Kind) -> int:
-    """Return the level that every reader of the kind needs."""
-    return _LEVEL_BY_KIND.get(kind, 0)
+_LEVEL_BY_SETTING = {BUNDLES: 2}  # of what a repository's settings have only where it is used
+
+NOTHING: Mapping[str, Json] = {}
 
 
-def check_readable(kind: Kind, level_by_host: Mapping[HostName, int]) -> None:
-    """Raise RejectedError `feature.not-everywhere` while a host could not read a message of the kind."""
-    needed = required_level(kind)
+def required_level(kind: Kind, body: Mapping[str, Json] = NOTHING) -> int:
+    """Return the level that every reader of the kind, with what the body has of settings, needs."""
+    settings = body.get("settings")
+    named = settings.keys() if isinstance(settings, Mapping) and kind in SEQUENCED else ()
+    return max([_LEVEL_BY_KIND.get(kind, 0), *(_LEVEL_BY_SETTING.get(name, 0) for name in named)])
+
+
+def check_readable(
+    kind: Kind, level_by_host: Mapping[HostName, int], body: Mapping[str, Json] = NOTHING
+) -> None:
+    """Raise RejectedError `feature.not-everywhere` while a host could not read such a message."""
+    needed = required_level(kind, body)
     behind = sorted(host for host, level in level_by_host.items() if level < needed)
     if behind:
         raise RejectedError(

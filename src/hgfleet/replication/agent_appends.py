@@ -89,7 +89,8 @@ class AppendDesk:
         when the repository waits for an earlier one. Between checking the message's base and this call
         nothing may be awaited.
         """
-        check_readable(message.envelope.kind, self._view.fleet.feature_levels())
+        envelope = message.envelope
+        check_readable(envelope.kind, self._view.fleet.feature_levels(), envelope.body)
         append, record = handed_over(message), _record(place, message)
         records = [*(_record(place, earlier) for earlier in before), record]
         self._view.appends[place].begin(append)

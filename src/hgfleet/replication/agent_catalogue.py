@@ -80,7 +80,7 @@ class CatalogueDesk:
         Raises RejectedError (`repo.exists`, `repo.bad-path`, `repo.bad-settings`, …) or TransientError, and
         then nothing was changed; InDoubtError when that is open after `wait_seconds`.
         """
-        new_path, checked = parse_repo_path(path), _parse_settings(settings)
+        new_path, checked = parse_repo_path(path), check_settings(settings)
         self._primary.require_catalogue()
         if self._view.lost(new_path) is not None:
             raise log_behind(new_path)
@@ -245,7 +245,8 @@ def log_behind(path: str) -> RejectedError:
     )
 
 
-def _parse_settings(values: object) -> RepoSettings:
+def check_settings(values: object) -> RepoSettings:
+    """Return the settings; raise RejectedError `repo.bad-settings` for what no reader would take."""
     try:
         return parse_repo_settings(values)
     except PoisonError as error:

@@ -17,6 +17,7 @@ from hgfleet.model.ids import Digest, Epoch, Partition, RepoId, Seq
 from hgfleet.model.message import Envelope, Json, Kind, Message, PayloadRef, make_message
 from hgfleet.model.settlement import check_append
 from hgfleet.replication.agent_appends import Result, reach
+from hgfleet.replication.agent_catalogue import check_settings
 from hgfleet.replication.agent_parts import AgentParts
 from hgfleet.replication.agent_primary import not_serving
 from hgfleet.replication.agent_view import pushdata
@@ -81,6 +82,8 @@ class ChangeDesk:
     def _check_kind(self, change: Change) -> None:
         if change.kind not in SESSION_KINDS:
             raise RejectedError("append.kind", "no session appends messages of this kind", kind=change.kind)
+        if change.kind is Kind.SETTINGS:
+            check_settings(change.body.get("settings"))
 
     async def check_payload(self, payload: PayloadRef, inline: bytes) -> None:
         """Check that the payload is where the message says: one that is nowhere would park every mirror."""

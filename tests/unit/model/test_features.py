@@ -3,11 +3,13 @@
 import pytest
 
 from hgfleet.errors import RejectedError
+from hgfleet.model.bundle_policy import Wanted
 from hgfleet.model.features import FEATURE_LEVEL, check_readable, required_level
 from hgfleet.model.fleet import FleetView
 from hgfleet.model.fleet_records import Claim, Evict, Heartbeat, Member, Stage, Ticket
 from hgfleet.model.ids import HostName, Offset
 from hgfleet.model.message import Kind
+from hgfleet.model.settings import BundleSettings, RepoSettings
 
 A, B = HostName("a"), HostName("b")
 
@@ -36,6 +38,17 @@ def test_a_new_kind_waits_until_every_host_can_read_it() -> None:
 
 def test_what_the_first_release_knew_waits_for_nobody() -> None:
     check_readable(Kind.PUSH, {A: 0})
+
+
+def test_settings_wait_only_for_those_who_cannot_read_what_they_say() -> None:
+    plain = {"settings": RepoSettings().to_json()}
+    with_bundles = {"settings": RepoSettings(bundles=BundleSettings(Wanted.ON)).to_json()}
+
+    check_readable(Kind.SETTINGS, {A: 0}, plain)
+    check_readable(Kind.CREATED, {A: 2}, with_bundles)
+    with pytest.raises(RejectedError, match="not every host can read"):
+        check_readable(Kind.SETTINGS, {A: 1}, with_bundles)
+    assert required_level(Kind.SITE, with_bundles) == 0
 
 
 def test_a_host_counts_with_the_oldest_release_that_runs_there() -> None:
