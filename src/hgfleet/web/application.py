@@ -5,6 +5,7 @@
     /-/repositories.json    the repositories, for programs
     /-/livez, /-/readyz     health, for the load balancer
     /-/static/…             style sheets and scripts
+    /-/bundles/, /-/bundles.json   what clone bundles there are, and how to use them
     /-/bundle-files/…       clone bundles that lie on this machine
 
 Promises: reads need nothing but this host's files. Nothing that a client sends is answered with 500: what was
@@ -29,6 +30,7 @@ from hgfleet.runtime import clock
 from hgfleet.web import bundle_files
 from hgfleet.web.answers import Answer, StartResponse, marked_stale, refusal, text
 from hgfleet.web.bundle_files import BundleFiles
+from hgfleet.web.bundle_pages import BundlePages
 from hgfleet.web.catalogue import Catalogue, Served
 from hgfleet.web.index import Index, parse_listing
 from hgfleet.web.options import SiteOptions
@@ -59,6 +61,7 @@ class Application:
         repositories = Repositories(site, ui)
         self._service = RepositoryService(site, repositories)
         self._index = Index(site, self._catalogue, repositories)
+        self._bundle_pages = BundlePages(site, self._catalogue, repositories)
         self._static = StaticFiles()
         self._bundle_files = BundleFiles(dict(site.bundle_directories))
 
@@ -120,6 +123,9 @@ class Application:
             case "repositories.json":
                 self._check_serving()
                 return self._index.as_json(parse_listing("", request.query))
+            case "bundles.json" | "bundles" | "bundles/" as name:
+                self._check_serving()
+                return self._bundle_pages.answer(name)
             case other if other.startswith("static/"):
                 return self._static.answer(other.removeprefix("static/"))
             case other if other.startswith(bundle_files.PREFIX):

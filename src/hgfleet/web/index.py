@@ -94,6 +94,7 @@ class Index:
             f'<input type="search" id="q" name="q" value="{html.escape(listing.word)}"> '
             "<button>Search</button></form>\n"
             f"{table if rows else '<p>No repositories.</p>'}\n{_pages(listing, has_more)}"
+            '<footer><a href="/-/bundles/">Clone bundles</a></footer>\n'
         )
 
 
