@@ -99,3 +99,16 @@ def test_a_repository_chooses_its_bundles_and_does_without_them_at_once(fleet: F
     assert "gzip-v1" in line
     assert "nothing to change" in fleet.cli("repo", "set", path, "--bundles", "on").ok().text
     assert fleet.cli("repo", "set", path, "--bundle-types", "bzip2").status == 1
+
+
+def test_a_clone_over_ssh_is_offered_the_same_bundles_by_the_primary(fleet: Fleet, tmp_path: Path) -> None:
+    path, work = bundled(fleet, tmp_path)
+
+    cloned = fleet.client().run("clone", fleet.ssh_url(path), str(tmp_path / "clone")).ok()
+
+    assert f"applying clone bundle from {fleet.https_url('-/bundle-files/own/')}{path}/" in cloned.text
+    assert WorkingCopy(fleet.client(), tmp_path / "clone").node("tip") == work.node("tip")
+    plain = fleet.client().run(
+        "clone", "--config", "ui.clonebundles=no", fleet.ssh_url(path), tmp_path / "other"
+    )
+    assert "this server has pre-generated bundles" in plain.ok().text

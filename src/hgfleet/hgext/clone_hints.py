@@ -1,6 +1,7 @@
 """What is told to clients about clone bundles: that there are some, and how to use them.
 
-Active for repositories that were opened with bundles to offer (`hgfleet_has_bundles`).
+Active for repositories that were opened with bundles to offer (`hgfleet_has_bundles`: whether there are, or
+what tells it when it is asked).
 
 Promises: the capability is advertised only where a manifest will be given; a client that could have used
 bundles and did not is told how, once, in a bundle2 part that it may ignore.
@@ -45,4 +46,5 @@ def add_hint(
 
 
 def _has_bundles(repo: Any) -> bool:
-    return bool(getattr(repo.unfiltered(), "hgfleet_has_bundles", False))
+    known = getattr(repo.unfiltered(), "hgfleet_has_bundles", False)
+    return bool(known() if callable(known) else known)

@@ -32,6 +32,7 @@ from mercurial import (
 )
 
 from hgfleet.errors import ConfigError
+from hgfleet.hgext import session_bundles
 
 EXTENSION_MODULE = "hgfleet.hgext.fleet"
 _WIRE_COMMANDS = (
@@ -53,6 +54,7 @@ def preload_mercurial() -> Any:
     extensions.loadall(ui)
     extensions.populateui(ui)
     _check_extension()
+    session_bundles.uisetup()
     with tempfile.TemporaryDirectory(prefix="hgfleet-warm-up-") as directory:
         _warm_up(ui.copy(), os.fsencode(directory))
     gc.collect()

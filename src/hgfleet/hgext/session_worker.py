@@ -24,7 +24,7 @@ from mercurial import error, wireprotoserver
 
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.errors import FleetError, RejectedError, TransientError
-from hgfleet.hgext import identity, recovery, seqfile, session_context
+from hgfleet.hgext import identity, recovery, seqfile, session_bundles, session_context
 from hgfleet.hgext.copies import Copy
 from hgfleet.hgext.options import Options
 from hgfleet.hgext.session_lines import recorded_lines, visibility_line
@@ -112,6 +112,7 @@ class Session:
         self._problem = recovery.bring_up_to_date(copy, request.repository, self._agent).problem
         copy.forget()
         self._repo = copy.repo
+        session_bundles.offer(self._repo, request.repository, Path(setting.options.agent_socket))
         self._root = Path(os.fsdecode(self._repo.root))
 
     def _serve(self) -> None:
