@@ -19,10 +19,12 @@ from hgfleet.adapters.agent_bundles import BundleClient
 from hgfleet.bundles.clone_rates import CloneRates
 from hgfleet.bundles.making import clean_scratch
 from hgfleet.bundles.repository_run import Outcome, RepositoryRun, RunOptions
+from hgfleet.bundles.turn import Turn, TurnOptions
 from hgfleet.errors import FleetError
 from hgfleet.model.bundle_policy import Step
 from hgfleet.runtime import clock
 
+_GOODBYE_SECONDS = 5.0
 _FIRST_LOOK_SECONDS = 1.0  # after the start; a fleet that comes up has other things to do
 _log = structlog.get_logger()
 
@@ -32,6 +34,7 @@ class BundlerOptions:
     """What a bundler needs to know."""
 
     run: RunOptions
+    turn: TurnOptions
     agent_socket: Path
     interval_seconds: float
     rates: CloneRates = field(default_factory=CloneRates)  # what `run` decides by, too
@@ -40,11 +43,16 @@ class BundlerOptions:
 def run_bundler(options: BundlerOptions, stop: threading.Event) -> None:
     """Look after bundles until `stop` is set."""
     clean_scratch(options.run.making.scratch)
+    turn = Turn(options.turn, stop)
+    turn.start()
     pause_seconds = min(_FIRST_LOOK_SECONDS, options.interval_seconds)
     with BundleClient(options.agent_socket) as client:
         while not stop.wait(pause_seconds):
-            _look_at_all(options, client, stop)
-            pause_seconds = options.interval_seconds
+            is_ours = turn.is_ours
+            if is_ours:
+                _look_at_all(options, client, stop)
+            pause_seconds = options.interval_seconds if is_ours else pause_seconds
+    turn.join(_GOODBYE_SECONDS)
 
 
 def _look_at_all(options: BundlerOptions, client: BundleClient, stop: threading.Event) -> None:

@@ -14,8 +14,10 @@ from hgfleet.adapters.public_url import PublicUrls
 from hgfleet.bundles.making import MakingOptions
 from hgfleet.bundles.publishing import BundleStore, Publisher
 from hgfleet.bundles.repository_run import RunOptions
+from hgfleet.bundles.turn import TurnOptions
 from hgfleet.cli.process_command import process_command
 from hgfleet.config.bundles_table import BundleStoreSection, attributes_of, policy_of
+from hgfleet.config.hosts import hosts_with
 from hgfleet.config.layout import FleetLayout, HostLayout
 from hgfleet.config.s3_table import S3Section
 from hgfleet.config.schema import FleetConfig
@@ -50,6 +52,13 @@ def run_options(
         grace_seconds=config.bundles.grace_seconds,
         faults=faults,
     )
+
+
+def bundlers_turn(layout: FleetLayout) -> TurnOptions:
+    """Return who makes bundles in this fleet, and that it is us."""
+    bundlers = [host.name for host in hosts_with(layout.config, "bundler")]
+    lease_seconds = layout.config.membership.lease_seconds
+    return TurnOptions(layout.agent_host.name, bundlers, layout.agent_socket, lease_seconds)
 
 
 def _further_ca(config: FleetConfig) -> Path | None:

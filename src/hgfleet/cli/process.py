@@ -321,13 +321,14 @@ def run_bundler_process(start: Start) -> int:
     """Run the bundler."""
     from hgfleet.bundles.bundler import BundlerOptions, run_bundler
     from hgfleet.bundles.clone_rates import CloneRates
-    from hgfleet.cli.bundle_parts import run_options
+    from hgfleet.cli.bundle_parts import bundlers_turn, run_options
     from hgfleet.runtime.lifecycle import stop_on_signals
 
     rates = CloneRates()
     run = run_options(start.layout, start.config_path, start.directory, start.faults)
     options = BundlerOptions(
         run=replace(run, clones_a_day=rates),
+        turn=bundlers_turn(start.layout),
         agent_socket=start.layout.agent_socket,
         interval_seconds=start.config.bundles.interval_seconds,
         rates=rates,

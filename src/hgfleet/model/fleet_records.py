@@ -13,6 +13,7 @@ incarnation, or a coordinator's claim and the number of its decision.
     recount/<claim>/<number>/<host>/<incarnation>/<repository>
     wish/<host>                                      an operator's: the host shall stand aside, or serve again
     demand/<host>                                    what was cloned there within a day (model.demand)
+    bundler/<host>                                   a bundler's word that it lives (bundles.turn)
 
 Promises: parse_record(key of r, value of r) == r; a record of an unknown or damaged form is None, as the
 topic may carry what a newer release writes, and a decision that nobody can read is no decision.
