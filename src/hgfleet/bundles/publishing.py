@@ -40,6 +40,10 @@ class PublicReader(Protocol):
         """Return what is there, None when it is gone. Raises TransientError or RejectedError."""
         ...
 
+    def size_of(self, url: str) -> int | None:
+        """Return its size only."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class BundleStore:
@@ -49,6 +53,7 @@ class BundleStore:
     objects: ObjectStore
     base_url: str  # of its objects, as clients reach them
     attributes: dict[str, str] = field(default_factory=dict)
+    expiry_seconds: float = 0.0  # after which it removes what was not renewed; 0.0: never
 
     def url_of(self, name: str) -> str:
         """Return the object's public URL."""
@@ -115,7 +120,10 @@ class Publisher:
 
     def _publish_one(self, store: BundleStore, name: str, file: FinishedFile) -> ManifestEntry:
         wanted = ReadBack(file.size_bytes, file.sha256)
-        if store.objects.read_back(name) != wanted:
+        found = store.objects.read_back(name)
+        if found != wanted:
+            if found is not None:  # the name has the digest in it: other bytes there are damaged ones
+                store.objects.delete(name)
             self.faults.reach("bundles-before-upload")
             store.objects.put(name, file.path, file.sha256)
             self.faults.reach("bundles-after-upload")
