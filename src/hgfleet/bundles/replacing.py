@@ -38,6 +38,14 @@ def without_bundles(before: BundleState, stores: Sequence[BundleStore], now: flo
     return _noting_retired(before, after, stores, now)
 
 
+def with_entries(
+    before: BundleState, entries: Sequence[ManifestEntry], stores: Sequence[BundleStore], now: float
+) -> BundleState:
+    """Return the state that offers these, in their order, made as what was offered before."""
+    after = replace(before, current=replace(before.current, entries=tuple(entries)))
+    return _noting_retired(before, after, stores, now)
+
+
 def due_for_removal(state: BundleState, grace_seconds: float, now: float) -> list[Retired]:
     """Return the objects that nobody can be about to fetch any more."""
     return [one for one in state.retired if now - one.at >= grace_seconds]

@@ -20,7 +20,7 @@ from hgfleet.adapters import view_files
 from hgfleet.adapters.agent_answers import BoundPath
 from hgfleet.adapters.agent_bundles import BundleClient
 from hgfleet.bundles.making import MadeFiles, MakingOptions, Show, made_files, nothing_shown
-from hgfleet.bundles.publishing import BundleStore, Failure, Publisher
+from hgfleet.bundles.publishing import BundleStore, Failure, PublicReader, Publisher
 from hgfleet.bundles.replacing import (
     due_for_removal,
     with_new_bundles,
@@ -49,6 +49,16 @@ class RunOptions:
     grace_seconds: float
     clones_a_day: Callable[[RepoId], float] = lambda _repository: 0.0
     faults: Faults = NO_FAULTS
+
+    @property
+    def shortest_expiry_seconds(self) -> float:
+        """How soon a store would remove what is not renewed; 0.0: none does."""
+        return min((store.expiry_seconds for store in self.stores if store.expiry_seconds), default=0.0)
+
+    @property
+    def urls(self) -> PublicReader:
+        """What asks public URLs."""
+        return self.publisher.public
 
     @property
     def stores(self) -> Sequence[BundleStore]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hgfleet.adapters.hgrc_render import without_mercurial_settings
 from hgfleet.adapters.public_url import PublicUrls
+from hgfleet.bundles.check_times import CheckPolicy
 from hgfleet.bundles.making import MakingOptions
 from hgfleet.bundles.publishing import BundleStore, Publisher
 from hgfleet.bundles.repository_run import RunOptions
@@ -61,6 +62,11 @@ def bundlers_turn(layout: FleetLayout) -> TurnOptions:
     return TurnOptions(layout.agent_host.name, bundlers, layout.agent_socket, lease_seconds)
 
 
+def check_policy(config: FleetConfig) -> CheckPolicy:
+    """Return how often what is advertised is looked at."""
+    return CheckPolicy(config.bundles.check_interval_seconds, config.bundles.verify_interval_seconds)
+
+
 def _further_ca(config: FleetConfig) -> Path | None:
     """Return our own CA, where we have one: our mirrors may be the store."""
     path = config.http.ca_file
@@ -80,7 +86,8 @@ def open_bundle_stores(config: FleetConfig) -> list[BundleStore]:
 def open_bundle_store(config: FleetConfig, name: str, store: BundleStoreSection) -> BundleStore:
     """Open one store. Raises ConfigError."""
     base_url = store.base_url or f"{config.base_url}/{SERVED_AT}/{name}"
-    return BundleStore(name, _open_objects(store), base_url, attributes_of(store.attributes))
+    attributes = attributes_of(store.attributes)
+    return BundleStore(name, _open_objects(store), base_url, attributes, store.expiry_seconds)
 
 
 def _open_objects(store: BundleStoreSection) -> ObjectStore:

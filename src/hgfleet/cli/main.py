@@ -24,6 +24,7 @@ from hgfleet.runtime import clock
 _INTERRUPTED = 130
 _DEFAULT_DIRECTORY = "hgfleet-data"
 COMMANDS = {
+    "bundles": "hgfleet.cli.bundle_commands:bundles_group",
     "config": "hgfleet.cli.config_commands:config_group",
     "doctor": "hgfleet.cli.doctor_command:doctor_command",
     "log": "hgfleet.cli.snapshot_commands:log_group",

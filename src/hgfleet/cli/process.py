@@ -321,7 +321,7 @@ def run_bundler_process(start: Start) -> int:
     """Run the bundler."""
     from hgfleet.bundles.bundler import BundlerOptions, run_bundler
     from hgfleet.bundles.clone_rates import CloneRates
-    from hgfleet.cli.bundle_parts import bundlers_turn, run_options
+    from hgfleet.cli.bundle_parts import bundlers_turn, check_policy, run_options
     from hgfleet.runtime.lifecycle import stop_on_signals
 
     rates = CloneRates()
@@ -331,6 +331,7 @@ def run_bundler_process(start: Start) -> int:
         turn=bundlers_turn(start.layout),
         agent_socket=start.layout.agent_socket,
         interval_seconds=start.config.bundles.interval_seconds,
+        checks=check_policy(start.config),
         rates=rates,
     )
     run_bundler(options, stop_on_signals())

@@ -88,6 +88,12 @@ class BundlesSection(Section):
     interval_seconds: Duration = setting(
         "5m", "how often the bundler looks what is to be done", key="interval"
     )
+    check_interval_seconds: Duration = setting(
+        "1h", "how often it asks every advertised URL whether the bundle is there", key="check_interval"
+    )
+    verify_interval_seconds: Duration = setting(
+        "1d", "how often it fetches every advertised bundle whole and compares", key="verify_interval"
+    )
     path: FilePath = setting(
         "bundles", f'directory of the store "{OWN_STORE}", which one machine has where no other is named'
     )

@@ -11,7 +11,7 @@ Does not: know which message is in force (model.standing), or order entries (mod
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from hgfleet.errors import PoisonError, RejectedError
@@ -81,10 +81,6 @@ class BundleState:
             "is_disabled": self.is_disabled,
             "retired": [{"store": one.store, "name": one.name, "at": one.at} for one in self.retired],
         }
-
-    def with_entries(self, entries: tuple[ManifestEntry, ...]) -> BundleState:
-        """Return the same with other entries, made of the same state."""
-        return replace(self, current=replace(self.current, entries=entries))
 
 
 NOTHING = BundleState()
