@@ -209,22 +209,50 @@ class Place:
 ANYWHERE = Place()
 
 
-def entries_for(entries: Sequence[ManifestEntry], place: Place) -> tuple[ManifestEntry, ...]:
+def entries_for(
+    entries: Sequence[ManifestEntry], place: Place, reads_stream_v2: bool | None = None
+) -> tuple[ManifestEntry, ...]:
     """Return what a client at that place is told, in the order in which it should try.
 
     Within a location that has bundles, only these, streaming first; what a CDN has of other types follows,
     for clients that can read none of those. Elsewhere, all.
+
+    Clients before 5.0 take `none-v2;stream=v2` for a bundle that they can read, and abort (seen: 3.6, 3.7,
+    4.0, 4.1). One that is known to be so old (False) is not told of any; where nothing is known (None), they
+    come after what everybody can read, not first.
     """
+    if reads_stream_v2 is False:
+        entries = [entry for entry in entries if entry.kind is not BundleType.STREAM_V2]
+    first = _STREAMS if reads_stream_v2 else _STREAMS - {BundleType.STREAM_V2}
     here = [entry for entry in entries if place.name and entry.attributes.get(place.name) == place.value]
     if here:
         types = {entry.kind for entry in here}
         others = [entry for entry in entries if entry.is_on_cdn and entry.kind not in types]
-        return (*_streaming_first(here), *others)
-    return tuple(_streaming_first(entries) if place.is_fast else entries)
+        return (*_put_first(first, here), *others)
+    return tuple(_put_first(first, entries) if place.is_fast else entries)
 
 
-def _streaming_first(entries: Iterable[ManifestEntry]) -> list[ManifestEntry]:
-    return sorted(entries, key=lambda entry: not entry.kind.is_streaming)
+_STREAMS = frozenset(kind for kind in BundleType if kind.is_streaming)
+
+
+def _put_first(kinds: frozenset[BundleType], entries: Iterable[ManifestEntry]) -> list[ManifestEntry]:
+    return sorted(entries, key=lambda entry: entry.kind not in kinds)
+
+
+_AGENT_BEFORE_4 = "mercurial/proto-1.0"
+_AGENT = re.compile(r"\(Mercurial (\d+)\.\d")
+_FIRST_WITH_STREAM_V2 = 5
+
+
+def agent_reads_stream_v2(agent: str) -> bool | None:
+    """Tell from how a client names itself, `mercurial/proto-1.0 (Mercurial 7.2)`; None: it does not say.
+
+    Releases before 4.0 name no version (seen: 3.6, 3.7).
+    """
+    if agent == _AGENT_BEFORE_4:
+        return False
+    found = _AGENT.search(agent)
+    return int(found[1]) >= _FIRST_WITH_STREAM_V2 if found else None
 
 
 # ---- text

@@ -1,7 +1,7 @@
 """Answers what clone bundles there are, as it fits the client's place.
 
 Promises: what is answered was read back when it was published, and its changesets are exposed here; it
-depends on nothing but the repository's file, the exposed seq and the client's address.
+depends on nothing but the repository's file, the exposed seq, the client's address and its release.
 Does not: serve the bundles themselves.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hgfleet.adapters.bundle_offers import read_offer
-from hgfleet.model.bundle_manifest import entries_for, format_manifest
+from hgfleet.model.bundle_manifest import agent_reads_stream_v2, entries_for, format_manifest
 from hgfleet.model.locations import LocationTable
 from hgfleet.web.answers import Answer
 from hgfleet.web.clone_counting import CloneCounter, FullClone
@@ -32,7 +32,8 @@ class CloneBundles:
         """Return the manifest for the client, empty when there is none."""
         entries = read_offer(found.directory, found.app.view.seq)
         place = self._locations.find(request.client)
-        offered = entries_for(entries, place)
+        agent = request.environ.get("HTTP_USER_AGENT", "")
+        offered = entries_for(entries, place, agent_reads_stream_v2(agent))
         self._counter.count_offer(found.key.repository, place, offered)
         headers = [("Content-Type", _TYPE), ("X-HgFleet-Seq", str(found.key.seq))]
         return Answer("200 Script output follows", format_manifest(offered), headers)

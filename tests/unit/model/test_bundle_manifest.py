@@ -10,6 +10,7 @@ from hgfleet.model.bundle_manifest import (
     BundleType,
     ManifestEntry,
     Place,
+    agent_reads_stream_v2,
     arrange,
     entries_for,
     format_manifest,
@@ -122,6 +123,47 @@ def test_a_client_in_a_region_without_bundles_gets_all() -> None:
 def test_a_client_in_a_fast_network_gets_all_streaming_first() -> None:
     assert urls(entries_for(LISTED, Place(is_fast=True)))[:2] == ["west/packed1.hg", "cdn/zstd.hg"]
     assert sorted(urls(entries_for(LISTED, Place(is_fast=True)))) == sorted(urls(LISTED))
+
+
+STREAMED = arrange(
+    [in_west(t) for t in (BundleType.STREAM_V2, BundleType.PACKED1, BundleType.ZSTD)]
+    + [on_cdn(t) for t in (BundleType.STREAM_V2, BundleType.GZIP_V2)],
+    ["west", "cdn"],
+)
+
+
+@pytest.mark.parametrize(
+    ("place", "reads_stream_v2", "expected"),
+    [
+        (WEST, True, ["west/packed1.hg", "west/stream-v2.hg", "west/zstd.hg", "cdn/gzip-v2.hg"]),
+        (WEST, None, ["west/packed1.hg", "west/zstd.hg", "west/stream-v2.hg", "cdn/gzip-v2.hg"]),
+        (WEST, False, ["west/packed1.hg", "west/zstd.hg", "cdn/gzip-v2.hg"]),
+        (EAST, None, urls(STREAMED)),
+        (EAST, False, [url for url in urls(STREAMED) if "stream-v2" not in url]),
+        (Place(is_fast=True), None, ["west/packed1.hg", *(u for u in urls(STREAMED) if "packed1" not in u)]),
+    ],
+)
+def test_a_client_that_may_choke_on_stream_v2_is_never_told_to_try_it_first(
+    place: Place, reads_stream_v2: bool | None, expected: list[str]
+) -> None:
+    assert urls(entries_for(STREAMED, place, reads_stream_v2)) == expected
+
+
+@pytest.mark.parametrize(
+    ("agent", "expected"),
+    [
+        ("mercurial/proto-1.0 (Mercurial 4.9.1)", False),
+        ("mercurial/proto-1.0 (Mercurial 5.0)", True),
+        ("mercurial/proto-1.0 (Mercurial 7.2.4+hg12.abc)", True),
+        ("mercurial/proto-1.0 (Mercurial 10.1)", True),
+        ("mercurial/proto-1.0 (Mercurial unknown)", None),
+        ("mercurial/proto-1.0", False),
+        ("curl/8.0", None),
+        ("", None),
+    ],
+)
+def test_a_client_says_by_its_name_whether_it_knows_stream_v2(agent: str, expected: bool | None) -> None:
+    assert agent_reads_stream_v2(agent) is expected
 
 
 def test_a_region_is_not_one_whose_name_begins_alike() -> None:
