@@ -7,7 +7,6 @@ Does not: refuse clones (web.full_clones), or add up over hosts (model.demand).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,8 @@ from hgfleet.web.requests import Request
 
 _NULL = b"0" * 40
 _NOTHING = frozenset((_NULL, b""))
-_SWITCHED_OFF = re.compile(r"\(Mercurial 3\.6\b")  # the release in which using bundles was off by default
+# Releases before 4.0 name no version (seen); 3.6, the first that knows bundles, uses them only when told to.
+_SWITCHED_OFF = "mercurial/proto-1.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class FullClone:
     """A request for everything by a client that has nothing."""
 
     attempted: bool | None  # whether the client asked for the manifest before; None: it does not say
-    is_switched_off: bool  # its release uses bundles only where that is switched on
+    is_switched_off: bool  # its release may be one that uses bundles only where that is switched on
 
     def reason(self, *, has_bundles: bool) -> CloneReason:
         """Return why it takes no bundle."""
@@ -54,7 +54,7 @@ def parse_full_clone(request: Request, body: bytes) -> FullClone | None:
     agent = request.environ.get("HTTP_USER_AGENT", "")
     return FullClone(
         attempted=None if attempted is None else attempted == b"1",
-        is_switched_off=_SWITCHED_OFF.search(agent) is not None,
+        is_switched_off=agent == _SWITCHED_OFF,
     )
 
 
