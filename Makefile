@@ -29,6 +29,7 @@ setup-test: setup
 	@.venv/bin/python tools/programs.py
 	@.venv/bin/python tools/go_programs.py
 	@.venv/bin/python tools/kafka_broker.py
+	@.venv/bin/python tools/old_clients.py
 
 .PHONY: up
 up: setup ## run a fleet on this machine; options in UP_ARGS

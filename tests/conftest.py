@@ -28,6 +28,14 @@ settings.register_profile("ci", deadline=None, max_examples=300, print_blob=True
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
+def pytest_report_header() -> list[str]:
+    """Name the Mercurial clients that tests of old ones do without."""
+    from tests.support.clients import left_out
+
+    missing = ", ".join(left_out())
+    return [f"left out: Mercurial {missing}, for there is no Python 2.7 here"] if missing else []
+
+
 @pytest.fixture(scope="session")
 def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
     """One broker for the whole run; each test uses topics of its own and leaves the broker running."""

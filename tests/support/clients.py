@@ -12,7 +12,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CURRENT_HG = Path(sys.executable).with_name("hg")
 OLDER_HG = ROOT / ".tools" / "clients" / "hg-6.9" / "bin" / "hg"
+OLD_CLIENTS = ROOT / ".tools" / "clients"  # built by tools/old_clients.py where there is a Python 2.7
 TIMEOUT_SECONDS = 120.0
+
+
+def old_clients() -> dict[str, Path]:
+    """Return by version the clients that need Python 2.7, whether they are there or not."""
+    lines = (ROOT / "requirements" / "old-hg.lock").read_text().splitlines()
+    versions = [line.split()[0].partition("==")[2] for line in lines if line and not line.startswith("#")]
+    return {version: OLD_CLIENTS / f"hg-{version}" / "bin" / "hg" for version in versions}
+
+
+def left_out() -> list[str]:
+    """Return the versions of clients that this machine has no Python for."""
+    return [version for version, hg in old_clients().items() if not hg.exists()]
 
 
 @dataclass(frozen=True, slots=True, repr=False)

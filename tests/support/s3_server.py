@@ -31,9 +31,13 @@ class S3Server:
         port: int = 0,
         prefix: Sequence[str] = (),
         certificate: tuple[Path, Path] | None = None,
+        ca_file: Path | None = None,
         virtual_hosts: bool = False,
     ) -> None:
-        """Prepare a server below `directory`; `certificate` (chain, key) makes it speak HTTPS."""
+        """Prepare a server below `directory`; `certificate` (chain, key) makes it speak HTTPS.
+
+        `ca_file` is whom its own clients trust then.
+        """
         self.directory = directory
         self.data = directory / "data"
         self.sidecar = directory / "attributes"
@@ -42,6 +46,7 @@ class S3Server:
             each.mkdir(parents=True, exist_ok=True)
         self._write_credentials()
         self._is_tls = certificate is not None
+        self._ca_file = ca_file
         port = port or free_port(address)
         arguments = [
             "versitygw",
@@ -64,8 +69,9 @@ class S3Server:
     @property
     def endpoint(self) -> str:
         """The URL of its API."""
-        scheme = "https" if self._is_tls else "http"
-        return f"{scheme}://{self.process.address}:{self.process.port}"
+        if self._is_tls:  # hg ignores addresses in certificates
+            return f"https://localhost:{self.process.port}"
+        return f"http://{self.process.address}:{self.process.port}"
 
     def start(self) -> S3Server:
         """Start the server, or start it again."""
@@ -97,6 +103,7 @@ class S3Server:
             region=REGION,
             addressing="path",
             credentials_file=self.credentials_file,
+            ca_file=self._ca_file,
         )
         return replace(options, **changes)
 
