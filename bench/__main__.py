@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bench.origin import measure_origin
 from bench.pushing import measure_pushes
 from bench.reading import measure_reading
 from bench.replicating import measure_applying, measure_catching_up, measure_exposure, measure_kafka
@@ -27,6 +28,7 @@ MEASUREMENTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "catch-up": measure_catching_up,
     "kafka": measure_kafka,
     "read": measure_reading,
+    "origin": measure_origin,
 }
 _RUNS = 21
 _QUICK_RUNS = 3

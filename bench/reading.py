@@ -85,8 +85,7 @@ def _wire_questions(line: Line) -> Iterator[Question]:
     yield _same("capabilities", lambda url: [_wire(url, "capabilities")])
     commands = f"heads ;known nodes={line.nodes[-1]}"
     yield _same("batch of heads and known", lambda url: [_wire(url, "batch", cmds=commands)])
-    pairs = list(zip(line.nodes[-_BUNDLES - 1 : -1], line.nodes[-_BUNDLES:], strict=True))
-    yield _same("getbundle of one changeset", lambda url: [_getbundle(url, *pair) for pair in pairs])
+    yield _same("getbundle of one changeset", lambda url: pulls_of_one_changeset(line, url))
     yield Question(
         "json-pushes",
         lambda url: [Request(f"{url}/json-pushes?version=2&tipsonly=1")],
@@ -119,6 +118,12 @@ def _wire(url: str, command: str, **arguments: str) -> Request:
     encoded = "&".join(f"{name}={quote(value, safe='%')}" for name, value in sorted(arguments.items()))
     headers = _CLIENT | ({"X-HgArg-1": encoded} if encoded else {})
     return Request(f"{url}?cmd={command}", headers)
+
+
+def pulls_of_one_changeset(line: Line, url: str) -> list[Request]:
+    """Return the pulls of clients that lack one changeset each."""
+    pairs = zip(line.nodes[-_BUNDLES - 1 : -1], line.nodes[-_BUNDLES:], strict=True)
+    return [_getbundle(url, *pair) for pair in pairs]
 
 
 def _getbundle(url: str, common: str, head: str) -> Request:

@@ -37,7 +37,7 @@ class ClonePlaces:
 
     def __init__(self, places: int, wait_seconds: float = _WAIT_SECONDS) -> None:
         self._free = threading.Semaphore(places)
-        self._may_wait = threading.Semaphore(places)
+        self._may_wait = threading.Semaphore(max(1, places // 2))  # whoever waits holds a thread, too
         self._wait_seconds = wait_seconds
 
     def run(self, work: Callable[[], Answer | Iterable[bytes]]) -> Answer | Iterable[bytes]:
