@@ -91,6 +91,8 @@ def _short(value: float) -> str:
     """Return a number with three digits that mean something."""
     if value >= 100:
         return f"{value:,.0f}"
+    if 0 < value < 0.1:
+        return f"{value:.2g}"
     return f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 

@@ -84,3 +84,10 @@ def test_only_the_servers_turns_are_counted() -> None:
 
 def test_a_session_that_says_nothing_has_no_turns() -> None:
     assert Turns(asked_at=0.0).finish() == []
+
+
+def test_a_ratio_far_below_one_is_not_shown_as_nothing() -> None:
+    small = row(7, 3500, Goal(0.003))
+    assert small.is_met
+    assert "0.002 ×" in format_table([small])
+    assert "≤ 0.003 ×" in format_table([small])
