@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bench.bundling import measure_bundles
 from bench.origin import measure_origin
 from bench.pushing import measure_pushes
 from bench.reading import measure_reading
@@ -29,6 +30,7 @@ MEASUREMENTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "kafka": measure_kafka,
     "read": measure_reading,
     "origin": measure_origin,
+    "bundles": measure_bundles,
 }
 _RUNS = 21
 _QUICK_RUNS = 3
