@@ -26,17 +26,18 @@ from hgfleet.hgext.push_errors import MISFITS
 from hgfleet.model.bundle_manifest import BundleType
 from hgfleet.model.frames import error_header
 from hgfleet.runtime import clock
+from hgfleet.runtime.faults import NO_FAULTS, Faults
 
 _REPORT_SECONDS = 0.2  # progress is told no more often
 
 
-def run_bundle_process(host: str) -> int:
+def run_bundle_process(host: str, faults: Faults = NO_FAULTS) -> int:
     """Read the request, make the files and answer; return the exit status."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     give_way()
     try:
-        bundled = _make(json.loads(sys.stdin.readline()), host, answers)
+        bundled = _make(json.loads(sys.stdin.readline()), host, _Reporter(answers, faults))
     except FleetError as failure:
         print(json.dumps(error_header(failure)), file=answers)
         return failure.exit_code
@@ -45,7 +46,7 @@ def run_bundle_process(host: str) -> int:
     return 0
 
 
-def _make(request: dict[str, Any], host: str, answers: TextIO) -> Bundled | None:
+def _make(request: dict[str, Any], host: str, reporter: _Reporter) -> Bundled | None:
     options = BundleOptions(
         kinds=frozenset(BundleType(name) for name in request["kinds"]),
         threads=request["threads"],
@@ -54,7 +55,7 @@ def _make(request: dict[str, Any], host: str, answers: TextIO) -> Bundled | None
     ui = load_ui(LocalOptions(role="web", host=host))
     try:
         repo = factory.repository(ui, os.fsencode(request["root"]))
-        return make_bundle_files(repo, Path(request["directory"]), options, _Reporter(answers).report)
+        return make_bundle_files(repo, Path(request["directory"]), options, reporter.report)
     except (error.Abort, OSError, LookupError, *MISFITS) as failure:
         why = getattr(failure, "strerror", None) or str(failure)
         raise TransientError("bundles.not-made", "the bundles could not be made", reason=why) from failure
@@ -77,11 +78,13 @@ def _describe(bundled: Bundled) -> dict[str, Any]:
 class _Reporter:
     """Tells how much was written, of each type not more often than somebody can read it."""
 
-    def __init__(self, answers: TextIO) -> None:
+    def __init__(self, answers: TextIO, faults: Faults) -> None:
         self._answers = answers
+        self._faults = faults
         self._reported_at: dict[str, float] = {}
 
     def report(self, kind: str, size_bytes: int) -> None:
+        self._faults.reach("bundles-in-making")
         now = clock.monotonic()
         if now - self._reported_at.get(kind, 0.0) >= _REPORT_SECONDS:
             self._reported_at[kind] = now
