@@ -149,6 +149,10 @@ def test_the_list_says_what_there_is_and_why(fleet: Fleet, tmp_path: Path) -> No
     table = fleet.cli("bundles", "list").ok().out
     assert path in table
     assert "changesets behind" in table
+    metrics = fleet.fetch(f"{fleet.endpoints['admin']}/-/metrics").body.decode()
+    value_by_name = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if not line.startswith("#"))
+    assert float(value_by_name["hgfleet_bundles_repositories"]) >= 1
+    assert float(value_by_name["hgfleet_bundler_failing"]) == 0
 
 
 def test_bundles_are_disabled_and_restored_at_once(fleet: Fleet, tmp_path: Path) -> None:

@@ -18,12 +18,14 @@ import structlog
 
 from hgfleet.adapters.agent_answers import BoundPath
 from hgfleet.adapters.agent_bundles import BundleClient
+from hgfleet.adapters.bundler_status import write_bundler_status
 from hgfleet.bundles.check_run import CheckOutcome, check_repository, renew_repository
 from hgfleet.bundles.check_times import CheckPolicy, CheckTimes
 from hgfleet.bundles.checking import Condition
 from hgfleet.bundles.clone_rates import CloneRates
 from hgfleet.bundles.making import clean_scratch
 from hgfleet.bundles.repository_run import Outcome, RepositoryRun, RunOptions
+from hgfleet.bundles.tally import Tally
 from hgfleet.bundles.turn import Turn, TurnOptions
 from hgfleet.errors import FleetError
 from hgfleet.model.bundle_policy import Step
@@ -43,6 +45,7 @@ class BundlerOptions:
     run: RunOptions
     turn: TurnOptions
     agent_socket: Path
+    status_file: Path  # for this host's metrics
     interval_seconds: float
     checks: CheckPolicy = CheckPolicy()
     rates: CloneRates = field(default_factory=CloneRates)  # what `run` decides by, too
@@ -71,6 +74,7 @@ class Bundler:
         self._options = options
         self._client = client
         self._times = CheckTimes(options.checks)
+        self._tally = Tally()
         self._failures: dict[RepoId, int] = {}  # in a row
         self._not_before: dict[RepoId, float] = {}
 
@@ -86,6 +90,8 @@ class Bundler:
             if stop.is_set():
                 return
             self.look_at(bound)
+        self._tally.keep_only({bound.repository for bound in paths})
+        write_bundler_status(self._options.status_file, self._tally.status(clock.now()))
 
     def look_at(self, bound: BoundPath) -> None:
         """Check, renew and make what is due for one repository; a failure is logged and harms no other."""
@@ -100,11 +106,13 @@ class Bundler:
             self._note_run(bound.repository, is_failed=True)
             _log.warning("bundles.failed", **names, reason=str(error))
             return
-        self._note_run(bound.repository, is_failed=bool(outcome.failures))
+        self._note_run(bound.repository, is_failed=bool(outcome.failures), outcome=outcome)
         _log_outcome(outcome, names, clock.monotonic() - started_at)
 
-    def _note_run(self, repository: RepoId, *, is_failed: bool) -> None:
+    def _note_run(self, repository: RepoId, *, is_failed: bool, outcome: Outcome | None = None) -> None:
         """Wait longer after each failure: else a store that is down has all made anew again and again."""
+        stores = {failure.store for failure in outcome.failures} if outcome else ()
+        self._tally.note_run(repository, is_failed=is_failed, stores=stores)
         if not is_failed:
             self._failures.pop(repository, None)
             self._not_before.pop(repository, None)
@@ -122,7 +130,7 @@ class Bundler:
         due = self._times.due(repository, made_at, run.shortest_expiry_seconds, now)
         if due.is_renewal:
             renewed = renew_repository(run, self._client, bound)
-            _log_checked(renewed, names)
+            self._note_checked(renewed, names)
             if not renewed.checked:
                 self._times.note_renewal(repository, now)
         if due.is_check:
@@ -130,8 +138,14 @@ class Bundler:
             found = check_repository(
                 run, self._client, bound, is_whole=due.is_whole, unreachable_before=before
             )
-            _log_checked(found, names)
+            self._note_checked(found, names)
             self._times.note_check(repository, now, is_whole=due.is_whole, unreachable=found.unreachable)
+
+    def _note_checked(self, found: CheckOutcome, names: dict[str, str]) -> None:
+        gone = sum(one.condition is Condition.GONE for one in found.checked)
+        repository = RepoId(names["repository"])
+        self._tally.note_check(repository, unreachable=len(found.unreachable), gone=gone)
+        _log_checked(found, names)
 
 
 def _log_checked(found: CheckOutcome, names: dict[str, str]) -> None:

@@ -112,6 +112,9 @@ class RepositoryRun:
         view = self._view()
         if view is None:
             return Decision(Step.KEEP, "nothing of it is exposed on this host yet")
+        if not self._chosen_stores():
+            step = Step.RETIRE if before.state.current.made else Step.NONE
+            return Decision(step, "no store is configured for it")
         facts = self._facts(view, before)
         policy = view.settings.bundles.policy(self.options.policy)
         if self.is_forced and facts.changesets:

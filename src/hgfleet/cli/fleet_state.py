@@ -15,6 +15,7 @@ from typing import Any
 
 from hgfleet.adapters.agent_answers import StateEnd
 from hgfleet.adapters.agent_client import LogAgentClient
+from hgfleet.adapters.bundler_status import read_bundler_status
 from hgfleet.adapters.directory_status import read_directory_status
 from hgfleet.adapters.endpoints import read_endpoints, read_processes
 from hgfleet.cli.fleet import Fleet
@@ -35,7 +36,7 @@ def read_fleet_state(fleet: Fleet) -> dict[str, Any]:
         "at": clock.now(),
         "problems": [],
     }
-    for part in (_processes, _agent, _members, _directory):
+    for part in (_processes, _agent, _members, _directory, _bundler):
         try:
             state |= part(fleet)
         except FleetError as error:
@@ -79,6 +80,11 @@ def _agent(fleet: Fleet) -> dict[str, Any]:
 def _members(fleet: Fleet) -> dict[str, Any]:
     with fleet.agent() as agent:
         return describe_fleet(read_view(agent))
+
+
+def _bundler(fleet: Fleet) -> dict[str, Any]:
+    status = read_bundler_status(fleet.layout.bundler_status)
+    return {"bundler": status} if status is not None else {}
 
 
 def _directory(fleet: Fleet) -> dict[str, Any]:

@@ -112,6 +112,39 @@ def _directory(name: str) -> Callable[[State], Iterator[Sample]]:
     return samples
 
 
+def _bundles(name: str) -> Callable[[State], Iterator[Sample]]:
+    def samples(state: State) -> Iterator[Sample]:
+        bundles = state.get("log", {}).get("bundles")
+        if bundles:
+            yield (), bundles[name]
+
+    return samples
+
+
+def _bundles_age(state: State) -> Iterator[Sample]:
+    at = state.get("log", {}).get("bundles", {}).get("oldest_at")
+    if at is not None:
+        yield (), max(0.0, state["at"] - at)
+
+
+def _bundler(name: str) -> Callable[[State], Iterator[Sample]]:
+    def samples(state: State) -> Iterator[Sample]:
+        if state.get("bundler"):
+            yield (), float(state["bundler"][name])
+
+    return samples
+
+
+def _bundler_silent(state: State) -> Iterator[Sample]:
+    if state.get("bundler"):
+        yield (), max(0.0, state["at"] - state["bundler"]["looked_at"])
+
+
+def _bundle_stores(state: State) -> Iterator[Sample]:
+    for name, count in state.get("bundler", {}).get("failing_by_store", {}).items():
+        yield (name,), count
+
+
 def _release(state: State) -> Iterator[Sample]:
     yield (state["release"], state["configuration_digest"]), 1.0
 
@@ -129,6 +162,40 @@ METRICS = (
         _snapshot_age,
     ),
     GaugeSpec("hgfleet_snapshot_bytes", (), "size of all snapshots in force", _snapshot_bytes),
+    GaugeSpec(
+        "hgfleet_bundles_repositories", (), "repositories that offer clone bundles", _bundles("repositories")
+    ),
+    GaugeSpec("hgfleet_bundles_age_seconds", (), "age of the oldest bundles that are offered", _bundles_age),
+    GaugeSpec(
+        "hgfleet_bundler_silent_seconds",
+        (),
+        "since when this host's bundler has looked at all repositories",
+        _bundler_silent,
+    ),
+    GaugeSpec(
+        "hgfleet_bundler_failing",
+        (),
+        "repositories whose last bundles could not be made, or not be put into every store",
+        _bundler("failing"),
+    ),
+    GaugeSpec(
+        "hgfleet_bundler_store_failing",
+        ("store",),
+        "the same by the store that did not take them",
+        _bundle_stores,
+    ),
+    GaugeSpec(
+        "hgfleet_bundler_unreachable",
+        (),
+        "advertised bundles that this host could not ask for",
+        _bundler("unreachable"),
+    ),
+    GaugeSpec(
+        "hgfleet_bundler_gone",
+        (),
+        "advertised bundles that were found gone or damaged since the bundler started",
+        _bundler("gone"),
+    ),
     GaugeSpec("hgfleet_repositories", (), "paths in the catalogue", _repositories),
     GaugeSpec("hgfleet_mirror_counted", ("host",), "1 while the mirror is counted for watermarks", _counted),
     GaugeSpec("hgfleet_mirror_in_service", ("host",), "1 while the mirror serves readers", _in_service),

@@ -330,6 +330,7 @@ def run_bundler_process(start: Start) -> int:
         run=replace(run, clones_a_day=rates),
         turn=bundlers_turn(start.layout),
         agent_socket=start.layout.agent_socket,
+        status_file=start.layout.bundler_status,
         interval_seconds=start.config.bundles.interval_seconds,
         checks=check_policy(start.config),
         rates=rates,
@@ -342,7 +343,7 @@ def run_bundle_maker_process(start: Start) -> int:
     """Make one repository's bundle files, which needs Mercurial."""
     from hgfleet.hgext.bundle_process import run_bundle_process
 
-    return run_bundle_process(start.host_name or "")
+    return run_bundle_process(start.host_name or "", start.faults)
 
 
 def run_coordinator_process(start: Start) -> int:

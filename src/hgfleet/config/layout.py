@@ -135,6 +135,11 @@ class FleetLayout:
         return self.run / "directory.json"
 
     @property
+    def bundler_status(self) -> Path:
+        """What the bundler tells about itself, for metrics."""
+        return self.run / "bundler.json"
+
+    @property
     def effective_config(self) -> Path:
         """What the running processes read: the file with this run's options in it."""
         return self.run / "effective.toml"

@@ -55,6 +55,16 @@ class BundleDesk:
         """Return the message in force."""
         return self._view.standing(repository).manifest
 
+    def summary(self) -> dict[str, Any]:
+        """Return how many repositories offer bundles, and when the oldest of these were made."""
+        made = [
+            made
+            for fold in self._view.folds.values()
+            for _, standing in fold.standings
+            if (made := _made_at(standing.manifest)) is not None
+        ]
+        return {"repositories": len(made), "oldest_at": min(made, default=None)}
+
     async def append(self, new: NewManifest, wait_seconds: float) -> Message:
         """Append the manifest and return its message once it is in force.
 
@@ -117,6 +127,16 @@ class BundleDesk:
         await self._view.until(
             lambda: self._view.standing(new.repository).manifest_digest != new.replaces, READ_BACK_SECONDS
         )
+
+
+def _made_at(message: Message | None) -> float | None:
+    """Return when the bundles that a message offers were made, None where it offers none; without parsing."""
+    body = message.envelope.body if message is not None else {}
+    made = body.get("made")
+    if not body.get("entries") or body.get("is_disabled") or not isinstance(made, dict):
+        return None
+    at = made.get("at")
+    return float(at) if isinstance(at, int | float) else None
 
 
 def describe(message: Message | None) -> dict[str, Any]:

@@ -136,6 +136,7 @@ class Requests:
             "state_offset": self._view.state_offset,
             "lost": [_binding_fields(binding) for binding in self._view.lost_bindings()],
             "snapshots": await self._snapshots.summary(),
+            "bundles": self._bundles.summary(),
             "unsettled": self._parts.desk.unsettled_repositories(),
             "last_error": self._parts.io.last_error,
         }

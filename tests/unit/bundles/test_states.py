@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from hgfleet.adapters.bundler_status import BundlerStatus, read_bundler_status, write_bundler_status
 from hgfleet.adapters.directory_objects import DirectoryObjects
 from hgfleet.bundles import by_hand
 from hgfleet.bundles.check_times import CheckPolicy, ChecksDue, CheckTimes
@@ -19,6 +20,7 @@ from hgfleet.bundles.replacing import (
     without_bundles,
     without_removed,
 )
+from hgfleet.bundles.tally import Tally
 from hgfleet.errors import PoisonError, RejectedError, TransientError
 from hgfleet.model.bundle_manifest import BundleType, ManifestEntry
 from hgfleet.model.bundle_state import NOTHING, BundleSet, BundleState, Made, Retired, parse_bundle_state
@@ -331,3 +333,28 @@ def test_a_damaged_body_is_none(damage: dict[str, object]) -> None:
     with pytest.raises(PoisonError) as poison:
         parse_bundle_state({**NOTHING.to_json(), **damage})
     assert poison.value.code == "bundles.damaged"
+
+
+# ---- told to metrics
+
+
+def test_a_tally_tells_of_the_last_look_at_each_repository() -> None:
+    tally, other = Tally(), new_repo_id()
+    tally.note_run(REPOSITORY, is_failed=True, stores=["near"])
+    tally.note_run(other, is_failed=True)
+    tally.note_check(REPOSITORY, unreachable=2, gone=1)
+    tally.note_check(REPOSITORY, unreachable=1, gone=1)
+
+    assert tally.status(5.0) == BundlerStatus(5.0, 2, {"near": 1}, unreachable=1, gone=2)
+    tally.note_run(other, is_failed=False)
+    tally.keep_only(set())
+    assert tally.status(6.0) == BundlerStatus(6.0, gone=2)
+
+
+def test_what_a_bundler_tells_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "bundler.json"
+    assert read_bundler_status(path) is None
+    write_bundler_status(path, BundlerStatus(5.0, 2, {"near": 1}))
+    assert read_bundler_status(path) == asdict(BundlerStatus(5.0, 2, {"near": 1}))
+    path.write_text("{}")
+    assert read_bundler_status(path) is None

@@ -76,6 +76,7 @@ def test_what_is_put_in_force_is_read_back_whole(client: BundleClient, repositor
 
     assert client.bundles(repository) == put
     assert (put.state, put.seq) == (state(1, 2), 1)
+    assert client.status()["bundles"] == {"repositories": 1, "oldest_at": 1000.5}
 
 
 def test_of_two_that_replace_the_same_manifest_one_is_refused(
