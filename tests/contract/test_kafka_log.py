@@ -5,12 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from hgfleet.adapters.kafka_appender import Appender
 from hgfleet.adapters.kafka_log import KafkaLog
@@ -335,12 +343,14 @@ def test_silence_is_in_doubt_and_the_next_append_is_taken_once_the_broker_is_bac
     appender.close()
 
 
-# ---- listeners with TLS and logins
+# ---- listeners with TLS, logins and ACLs
+
+ACCOUNTS = ("primary", "mirror", "stranger")
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaCluster, Path]]:
-    """One broker that takes only encrypted connections of known accounts."""
+    """One broker that takes only encrypted connections of known accounts, and asks its ACLs about them."""
     directory = tmp_path_factory.mktemp("guarded")
     files = CertificateFiles(
         directory / "ca.pem", directory / "ca-key.pem", directory / "cert.pem", directory / "key.pem"
@@ -357,11 +367,15 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaClu
             "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
             "listener.name.clients.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
             "listener.name.clients.plain.sasl.jaas.config": (
-                f'{module}.plain.PlainLoginModule required user_hgfleet="secret";'
+                f"{module}.plain.PlainLoginModule required "
+                + "".join(f'user_{name}="secret" ' for name in ("hgfleet", *ACCOUNTS))
+                + ";"
             ),
             "listener.name.clients.scram-sha-512.sasl.jaas.config": (
                 f"{module}.scram.ScramLoginModule required;"
             ),
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:hgfleet;User:ANONYMOUS",  # who sets things up; the broker to itself
         },
         client={
             "security.protocol": "SASL_SSL",
@@ -377,7 +391,11 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaClu
 
 
 def section(
-    guarded: tuple[KafkaCluster, Path], tmp_path: Path, mechanism: str, password: str
+    guarded: tuple[KafkaCluster, Path],
+    tmp_path: Path,
+    mechanism: str,
+    password: str,
+    username: str = "hgfleet",
 ) -> KafkaSettings:
     """Return the settings that an operator's file gives."""
     cluster, directory = guarded
@@ -387,7 +405,7 @@ def section(
         "security_protocol": "sasl_ssl",
         "ca_file": str(directory / "ca.pem"),
         "sasl_mechanism": mechanism,
-        "username": "hgfleet",
+        "username": username,
         "password_file": str(tmp_path / "password"),
         "topic_prefix": new_settings(cluster).topic_prefix,
         "client": ["socket.keepalive.enable=true"],
@@ -416,3 +434,70 @@ def test_a_wrong_password_is_told_as_such(
     with pytest.raises(TransientError) as caught:
         create_topics(settings, plans_for(guarded[0], settings, 1))
     assert caught.value.code in {"log.denied", "log.unreachable"}
+
+
+def allow(settings: KafkaSettings, account: str, *, writes: tuple[Topic, ...], deletes: bool) -> None:
+    """Give an account what docs/design/kafka.md lists for a host."""
+    operations = {topic: {"READ", "DESCRIBE", "DESCRIBE_CONFIGS"} for topic in Topic}
+    for topic in writes:
+        operations[topic].add("WRITE")
+    if deletes:
+        operations[Topic.PUSHDATA].add("DELETE")
+    rights = [
+        *((ResourceType.TOPIC, settings.topic(t), "LITERAL", each) for t in Topic for each in operations[t]),
+        *(
+            (ResourceType.GROUP, f"{settings.topic_prefix}hgfleet-", "PREFIXED", each)
+            for each in ("READ", "DESCRIBE")
+        ),
+        (ResourceType.BROKER, "kafka-cluster", "LITERAL", "DESCRIBE"),
+    ]
+    acls = [
+        AclBinding(
+            kind,
+            name,
+            ResourcePatternType[pattern],
+            f"User:{account}",
+            "*",
+            AclOperation[operation],
+            AclPermissionType.ALLOW,
+        )
+        for kind, name, pattern, operation in rights
+    ]
+    admin = AdminClient(settings.admin())
+    for answer in admin.create_acls(acls).values():
+        answer.result(30)
+
+
+def test_with_the_documented_acls_a_primary_does_everything_and_a_mirror_can_append_no_push(
+    guarded: tuple[KafkaCluster, Path], tmp_path: Path
+) -> None:
+    operator = section(guarded, tmp_path, "PLAIN", "secret")
+    create_topics(operator, plans_for(guarded[0], operator, 1))
+    allow(operator, "primary", writes=tuple(Topic), deletes=True)
+    allow(operator, "mirror", writes=(Topic.STATE,), deletes=False)
+    of = {
+        name: replace(section(guarded, tmp_path, "PLAIN", "secret", name), topic_prefix=operator.topic_prefix)
+        for name in ACCOUNTS
+    }
+    with closing(KafkaLog(of["primary"])) as primary, closing(KafkaLog(of["mirror"])) as mirror:
+        primary.append(push(b"one", b"two"))
+        assert primary.find_obstacle(*PUSHDATA) == ""
+        primary.drop_before(*PUSHDATA, Offset(1))
+        assert [record.value for record in mirror.read(*PUSHDATA, Offset(1), FAR)] == [b"two"]
+        mirror.append([NewRecord(Topic.STATE, ZERO, b"applied", key=b"mirror")])
+        for topic in (Topic.PUSHDATA, Topic.CATALOGUE):
+            before = primary.end_offset(topic, ZERO)
+            with pytest.raises((InDoubtError, TransientError)):
+                mirror.append([NewRecord(topic, ZERO, b"forged")])
+            assert primary.end_offset(topic, ZERO) == before
+        with pytest.raises(TransientError) as caught:
+            mirror.drop_before(*PUSHDATA, Offset(2))
+        assert caught.value.code == "log.denied"
+        with closing(KafkaProgress(of["mirror"])) as board:
+            position = Position(Offset(1), Epoch(1))
+            board.commit(HostName("mirror1"), {ZERO: position})
+            assert board.committed() == {HostName("mirror1"): {ZERO: position}}
+        mirror.append([NewRecord(Topic.STATE, ZERO, b"goes on", key=b"mirror")])
+        primary.append(push(b"three"))
+    with pytest.raises((ConfigError, TransientError)):
+        KafkaLog(of["stranger"])
