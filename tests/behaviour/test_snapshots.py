@@ -8,12 +8,15 @@ from collections.abc import Iterator
 import pytest
 
 from hgfleet.adapters.agent_answers import NamedSnapshot
-from hgfleet.adapters.sqlite_log import SqliteLog
 from hgfleet.errors import RejectedError
 from hgfleet.model.ids import Partition
 from hgfleet.model.message import Topic
 from tests.support.agents import short_directory
+from tests.support.fleet_parts import open_log, use_site
+from tests.support.kafka import KafkaCluster
+from tests.support.kafka_topics import make_topics
 from tests.support.mirror_fleet import Mirror, MirrorFleet, Repository, use_agent
+from tests.support.s3_server import S3Server
 
 RETENTION = {"seconds": 2.0, "interval_seconds": 0.3, "blob_grace_seconds": 2.0}
 
@@ -34,7 +37,7 @@ def snapshots(fleet: MirrorFleet, repository: Repository) -> tuple[NamedSnapshot
 def first_offset(fleet: MirrorFleet, repository: Repository) -> int:
     partition = fleet.client.last(repository.id).partition
     assert partition is not None
-    log = SqliteLog(fleet.directory / "log.sqlite")
+    log = open_log(fleet.directory)
     try:
         return log.first_offset(Topic.PUSHDATA, Partition(partition))
     finally:
@@ -158,3 +161,50 @@ def test_an_empty_mirror_begins_under_continuous_pushes_creations_renames_and_de
     fleet.push(busy)
     fleet.assert_converged(busy, *created)
     assert {*other.paths()} == {*one.paths()}
+
+
+def test_with_kafka_and_s3_the_log_forgets_and_empty_and_overrun_mirrors_come_back_by_themselves(
+    kafka_broker: KafkaCluster, s3_server: S3Server
+) -> None:
+    with short_directory() as directory:
+        kafka = make_topics(kafka_broker)
+        bucket = s3_server.make_bucket(f"snapshots-{directory.name.lower().replace('_', '-')}")
+        use_site(directory, kafka, s3_server.options(bucket))
+        use_agent(directory)
+        fleet = MirrorFleet(directory, retention=RETENTION).start()
+        try:
+            rebuild_an_overrun_and_an_empty_mirror(fleet)
+        finally:
+            fleet.close()
+
+
+def rebuild_an_overrun_and_an_empty_mirror(fleet: MirrorFleet) -> None:
+    one, other = fleet.mirrors
+    repository, quiet = fleet.create("busy"), fleet.create("quiet")
+    fleet.push(repository, 3)
+    fleet.push(quiet, 3)
+    fleet.assert_converged(repository, quiet)
+    other.process.kill()
+    behind = other.applied(repository.id)
+    fleet.push(repository, 4)
+    fleet.wait(lambda: has_passed(fleet, repository, behind), "both snapshots are newer", 120)
+    fleet.wait(lambda: is_gone(fleet, repository, behind + 1), "the log forgets what it lacks", 120)
+    other.process.start()
+    fleet.wait(lambda: other.process.has_logged("applier.parked", "log.overrun"), "it is detected", 60)
+    fleet.wait(lambda: other.process.has_logged("applier.reconciled"), "it is rebuilt", 60)
+    fleet.assert_converged(repository, quiet)
+    begin_again(one)
+    fleet.wait(lambda: one.is_ready, "the mirror serves again", 60)
+    assert one.process.has_logged("applier.restored")
+    fleet.push(repository)
+    fleet.push(quiet)
+    fleet.assert_converged(repository, quiet)
+
+
+def has_passed(fleet: MirrorFleet, repository: Repository, seq: int) -> bool:
+    """Push until the older of two snapshots is behind a seq; snapshots are made of what changes."""
+    kept = snapshots(fleet, repository)
+    if len(kept) == 2 and kept[1].seq > seq:
+        return True
+    fleet.push(repository)
+    return False

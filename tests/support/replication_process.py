@@ -1,6 +1,7 @@
 """One process of a small fleet: `python -m tests.support.replication_process ROLE DIRECTORY [HOST]`.
 
-The real log agent, coordinator or applier on files below DIRECTORY, without configuration file or supervisor.
+The real log agent, coordinator or applier on files below DIRECTORY (or what fleet_parts finds there), without
+configuration file or supervisor.
 """
 
 from __future__ import annotations
@@ -40,19 +41,18 @@ def main() -> None:
 
 
 def _run_log_agent(directory: Path) -> None:
-    from hgfleet.adapters.directory_blobs import DirectoryBlobs
-    from hgfleet.adapters.sqlite_log import open_or_create_sqlite_log
     from hgfleet.replication.agent_parts import AgentOptions
     from hgfleet.replication.log_agent import run_log_agent
+    from tests.support.fleet_parts import open_blobs, open_log
 
-    log = open_or_create_sqlite_log(directory / "log.sqlite")
+    log = open_log(directory)
     options = AgentOptions(
         socket_path=directory / "agent.sock",
         host=HostName("primary"),
         index_path=directory / "index.sqlite",
         log=log,
         log_id=log.log_id,
-        blobs=DirectoryBlobs(directory / "blobs"),
+        blobs=open_blobs(directory),
         **_keeping(directory),
         faults=faults_from_environment(is_allowed=True),
     )
