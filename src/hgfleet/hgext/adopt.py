@@ -78,18 +78,42 @@ def _append(
 
 
 def _check_holds_pushes(repo: Any, state: SeqState, agent: LogAgentClient) -> None:
-    """Check that the copy has every push that the log has: what it lacks would be lost to the `reset`."""
-    node = repo.changelog.node
+    """Check that the copy has every push that the log has: what it lacks would be lost to the `reset`.
+
+    A log that was trimmed has the newest ones only. One that the copy has too, at the same seq, stands for
+    all before it: two histories never come together again.
+    """
+    node, compared = repo.changelog.node, 0
+    first_seq = _first_seq(state.repository, agent)
     with pushlog.Pushlog(binding.of(repo).store) as rows:
-        for push in _pushes(state.repository, agent):
+        for push in _pushes(state.repository, first_seq, agent):
             row, changesets = rows.push(int(str(push.body["push_id"]))), push.body.get("changesets")
             tip = changesets.get("tip") if isinstance(changesets, dict) else None
             if row is None or row.seq != push.seq or to_hex(node(row.end_rev - 1)).decode() != tip:
                 raise RejectedError("adopt.fork", "the log has pushes that the copy has not", seq=push.seq)
+            compared += 1
+    if first_seq and not compared:
+        raise RejectedError(
+            "adopt.trimmed",
+            "the log has only snapshots of the pushes that the copy would have to be compared with",
+            hint="`hgfleet repo reconcile` builds the copy anew from the log; push what it lacks again",
+            snapshot_seq=first_seq,
+        )
 
 
-def _pushes(repository: RepoId, agent: LogAgentClient) -> Iterator[Envelope]:
-    seq = Seq(0)
+def _first_seq(repository: RepoId, agent: LogAgentClient) -> Seq:
+    """Return the seq after which the log still has everything: 0, or that of the oldest snapshot in force."""
+    try:
+        agent.read(repository, 0, max_bytes=1)
+    except RejectedError as error:
+        kept = agent.snapshots(repository)
+        if error.code != "log.overrun" or not kept:
+            raise
+        return kept[-1].seq
+    return Seq(0)
+
+
+def _pushes(repository: RepoId, seq: Seq, agent: LogAgentClient) -> Iterator[Envelope]:
     while messages := agent.read(repository, seq).messages:
         envelopes = [decode_message(message.wire).envelope for message in messages]
         yield from (e for e in envelopes if e.kind is Kind.PUSH and e.body.get("push_id") is not None)

@@ -8,14 +8,14 @@ import pytest
 from mercurial import error, phases
 
 from hgfleet.adapters import view_files
-from hgfleet.adapters.agent_answers import AcceptedMessage, AdoptRequest
+from hgfleet.adapters.agent_answers import AcceptedMessage, AdoptRequest, NamedSnapshot
 from hgfleet.errors import PoisonError, RejectedError
 from hgfleet.hgext import adopt, apply, generations, recovery, state_digest
 from hgfleet.hgext.copies import Copy
 from hgfleet.hgext.views import make_view
 from hgfleet.model.adoption import Adopted, fill_up
 from hgfleet.model.ids import NO_DIGEST, Epoch, Offset, Position, RepoPath, Seq
-from hgfleet.model.message import Envelope, Kind, decode_message, encode_message
+from hgfleet.model.message import Envelope, Kind, decode_message, encode_message, payload_ref
 from tests.support.local_copies import (
     PARTITION,
     REPOSITORY,
@@ -161,6 +161,37 @@ def test_a_copy_without_a_push_of_the_log_is_not_adopted(fleet: Fleet) -> None:
         adopt_primary(fleet)
     assert refused.value.code == "adopt.fork"
     assert len(fleet.messages) == count
+
+
+def test_a_log_that_forgot_every_push_before_its_snapshots_adopts_nothing(fleet: Fleet) -> None:
+    del fleet.messages[5:]
+    trim(fleet, 5)
+    with pytest.raises(RejectedError) as refused:
+        adopt_primary(fleet)
+    assert (refused.value.code, "reconcile" in refused.value.hint) == ("adopt.trimmed", True)
+    assert len(fleet.messages) == 5
+
+
+def test_a_trimmed_log_adopts_a_copy_that_has_the_pushes_which_it_still_has(fleet: Fleet) -> None:
+    del fleet.messages[5:]
+    trim(fleet, 1)
+    adopt_primary(fleet)
+    assert fleet.bring_up_to_date().problem is None
+
+
+def test_a_copy_without_a_push_of_a_trimmed_log_is_not_adopted(fleet: Fleet) -> None:
+    fleet.agent.write(REPOSITORY, Kind.PUSH, {"push_id": 4, "changesets": {"count": 1, "tip": "0" * 40}})
+    trim(fleet, len(fleet.messages) - 1)
+    with pytest.raises(RejectedError) as refused:
+        adopt_primary(fleet)
+    assert refused.value.code == "adopt.fork"
+
+
+def trim(fleet: Fleet, seq: int) -> None:
+    """Have the log forget what a snapshot at `seq` covers."""
+    digest, payload = fleet.messages[seq - 1].digest, payload_ref(b"snapshot")
+    fleet.agent.named = [NamedSnapshot(Seq(seq), digest, NO_DIGEST, 1, payload, 1.0, "mirror1")]
+    fleet.agent.first_seq = seq + 1
 
 
 def test_a_copy_that_stands_elsewhere_than_reported_is_not_adopted(fleet: Fleet) -> None:
