@@ -30,6 +30,25 @@ def test_a_mirror_is_ready_while_it_serves_and_its_lease_lasts(
     assert (serving.stage, serving.incarnation, serving.is_ready()) == (stage, 7, is_ready)
 
 
+@pytest.mark.parametrize(
+    ("stage", "has_served", "answers", "answers_last"),
+    [
+        (Stage.SERVING, True, True, True),
+        (Stage.JOINING, True, False, True),
+        (Stage.JOINING, False, False, False),
+        (Stage.DRAINING, True, False, False),
+    ],
+)
+def test_a_mirror_that_joins_again_is_a_last_resort_and_one_that_never_served_is_none(
+    tmp_path: Path, *, stage: Stage, has_served: bool, answers: bool, answers_last: bool
+) -> None:
+    write_serving(tmp_path / "serving.json", stage, 7, 0.0, has_served=has_served)
+    serving = read_serving(tmp_path / "serving.json")
+    assert serving is not None
+    assert serving.may_answer(is_last_resort=False) == answers
+    assert serving.may_answer(is_last_resort=True) == answers_last
+
+
 def test_a_lease_from_before_a_reboot_is_not_believed(tmp_path: Path) -> None:
     path = tmp_path / "serving.json"
     write_serving(path, Stage.SERVING, 1, clock.boottime() + 1_000_000)

@@ -27,6 +27,7 @@ class Serving:
     lease_ends_at: float
     updated_at: float  # Unix seconds
     boot_id: str
+    has_served: bool = False  # since this disk was empty: what it shows is old at worst
 
     def is_ready(self) -> bool:
         """Whether the load balancer may route here; asks the clock now."""
@@ -36,10 +37,17 @@ class Serving:
             and self.boot_id == read_boot_id()
         )
 
+    def may_answer(self, *, is_last_resort: bool) -> bool:
+        """Whether a read is answered; as a last resort also by a mirror that is about to serve again."""
+        is_returning = self.stage is Stage.JOINING and self.has_served
+        return self.stage is Stage.SERVING or (is_last_resort and is_returning)
 
-def write_serving(path: Path, stage: Stage, incarnation: int, lease_ends_at: float) -> None:
+
+def write_serving(
+    path: Path, stage: Stage, incarnation: int, lease_ends_at: float, *, has_served: bool = False
+) -> None:
     """Replace the file. Raises OSError; then the old content stands."""
-    content = Serving(stage, incarnation, lease_ends_at, clock.now(), read_boot_id())
+    content = Serving(stage, incarnation, lease_ends_at, clock.now(), read_boot_id(), has_served)
     write_by_rename(path, json.dumps(asdict(content)).encode() + b"\n", mode=0o644)
 
 
@@ -53,6 +61,7 @@ def read_serving(path: Path) -> Serving | None:
             float(fields["lease_ends_at"]),
             float(fields["updated_at"]),
             str(fields["boot_id"]),
+            bool(fields.get("has_served", False)),
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

@@ -189,6 +189,7 @@ def run_applier_process(start: Start) -> int:
         worker_environment=os.environ,
         workers=config.mirrors.apply_workers,
         self_stale_seconds=config.membership.self_stale_seconds,
+        notice_seconds=config.proxy.detection_seconds if config.mirror_count > 1 else 0.0,
         release=version("hgfleet"),
         faults=start.faults,
     )

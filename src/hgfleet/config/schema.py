@@ -176,6 +176,11 @@ class ProxySection(Section):
         'name in the certificate of the mirrors; "" is localhost on one machine, the host of site.url else',
     )
 
+    @property
+    def detection_seconds(self) -> float:
+        """The longest time for which requests still go to a mirror that is not ready any more."""
+        return self.fall * (self.check_interval_seconds + self.check_timeout_seconds)
+
 
 class AdminSection(Section):
     """Status and metrics; never reachable through the HTTPS port."""
@@ -290,7 +295,7 @@ def section_classes() -> dict[str, type[Section]]:
 
 def find_conflicts(config: FleetConfig) -> Iterator[str]:
     """Yield every pair of settings that cannot both be right."""
-    detection = config.proxy.fall * (config.proxy.check_interval_seconds + config.proxy.check_timeout_seconds)
+    detection = config.proxy.detection_seconds
     if config.membership.lease_seconds < config.membership.self_stale_seconds + detection:
         yield (
             "membership.lease: must be at least membership.self_stale + "

@@ -78,6 +78,7 @@ class ApplierOptions:
     worker_environment: Mapping[str, str]
     workers: int = 2
     self_stale_seconds: float = 5.0
+    notice_seconds: float = 0.0  # until the load balancer has noticed that a mirror is not ready
     is_member: bool = True  # False on a standby: it serves nobody, so nobody waits for it
     release: str = ""
     removal_grace_seconds: float = 30.0  # a deleted repository's readers have so long to finish
@@ -105,7 +106,13 @@ class Applier:
         self._is_log_known = False
         self._working = 0
         self._reports = Reports(self._client(), self._inbox.put)
-        self._member = MirrorMember(options.host, options.serving, options.self_stale_seconds, self._reports)
+        self._member = MirrorMember(
+            options.host,
+            options.serving,
+            options.self_stale_seconds,
+            self._reports,
+            options.notice_seconds,
+        )
         self._account = MirrorAccount(self._copies, self._paths, self._member, self._reports)
         self._work = MirrorWork(
             options.repositories, self._copies, self._catalogue, self._tasks, self._watermark
@@ -289,7 +296,7 @@ class Applier:
         membership = self._member.membership
         if membership is None or membership.is_over(self._state.view, now):
             self._member.rest(now)
-            if self._may_join():
+            if self._may_join() and self._member.is_left(now):
                 self._join(now)
             return
         if membership.stage is Stage.JOINING and membership.may_serve(self._state.view, self._exposed):

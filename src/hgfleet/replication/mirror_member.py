@@ -26,15 +26,20 @@ _log = structlog.get_logger()
 class MirrorMember:
     """This host as the others see it. What writes serving.json raises OSError when it can't."""
 
-    def __init__(self, host: HostName, file: Path, stale_seconds: float, reports: Reports) -> None:
+    def __init__(
+        self, host: HostName, file: Path, stale_seconds: float, reports: Reports, notice_seconds: float = 0.0
+    ) -> None:
+        """`notice_seconds`: how long after a lease's end the load balancer may not have noticed it yet."""
         self._host = host
         self._file = file
         self._stale_seconds = stale_seconds
+        self._notice_seconds = notice_seconds
         self._reports = reports
         self._release = ""
         self._next_beat_at = 0.0
         self._incarnation = 0
         self._stage: Stage | None = None  # as the web workers are told
+        self._has_served = False
         self.membership: Membership | None = None
 
     def restart(self, release: str) -> None:
@@ -42,6 +47,7 @@ class MirrorMember:
         self._release = release
         before = read_serving(self._file)
         is_serving = before is not None and before.stage is Stage.SERVING
+        self._has_served = is_serving or (before is not None and before.has_served)
         self._incarnation = before.incarnation if before is not None else 0
         self._write(Stage.SERVING if is_serving else Stage.JOINING, 0.0)
 
@@ -49,6 +55,17 @@ class MirrorMember:
     def member(self) -> Member | None:
         """The incarnation that has joined, None before the first."""
         return self.membership.member if self.membership is not None else None
+
+    def is_left(self, now: float) -> bool:
+        """Whether the load balancer has sent readers elsewhere since the lease ended, if one did.
+
+        When all mirrors lost the log at once it has nobody but the last resort, which answers while it joins;
+        whoever joins before it knows that refuses reads that nobody else answers.
+        """
+        lapsed = self.membership
+        if lapsed is None or lapsed.stage is not Stage.SERVING or not lapsed.is_lapsed(now):
+            return True
+        return now >= lapsed.lease_ends_at + self._notice_seconds
 
     def join(self, view: FleetView, now: float) -> Member:
         """Refuse reads, then begin the next incarnation; its reports are to be said after this."""
@@ -64,6 +81,7 @@ class MirrorMember:
         """Answer reads from now on."""
         if self.membership is None:
             return
+        self._has_served = True
         self._write(Stage.SERVING, self.membership.lease_ends_at)
         self.membership.serve()
         self._next_beat_at = now
@@ -125,5 +143,5 @@ class MirrorMember:
             self._reports.say(word.key, dict(word.value))
 
     def _write(self, stage: Stage, lease_ends_at: float) -> None:
-        write_serving(self._file, stage, self._incarnation, lease_ends_at)
+        write_serving(self._file, stage, self._incarnation, lease_ends_at, has_served=self._has_served)
         self._stage = stage

@@ -104,7 +104,7 @@ class Application:
             return text(405, "only GET, HEAD and POST are answered", [("Allow", ", ".join(_METHODS))])
         if request.path.startswith("-/"):
             return self._own(request, start)
-        self._check_serving()
+        self._check_serving(request)
         served = self._catalogue.find(request.path)
         if served is None:
             return self._list(request)
@@ -121,10 +121,10 @@ class Application:
                 is_ready = serving is not None and serving.is_ready()
                 return text(200, "ready") if is_ready else text(503, "not ready")
             case "repositories.json":
-                self._check_serving()
+                self._check_serving(request)
                 return self._index.as_json(parse_listing("", request.query))
             case "bundles.json" | "bundles" | "bundles/" as name:
-                self._check_serving()
+                self._check_serving(request)
                 return self._bundle_pages.answer(name)
             case other if other.startswith("static/"):
                 return self._static.answer(other.removeprefix("static/"))
@@ -140,9 +140,9 @@ class Application:
             return refusal(404, "no such repository", is_person=request.is_person)
         return page
 
-    def _check_serving(self) -> None:
+    def _check_serving(self, request: Request) -> None:
         serving = read_serving(self._site.serving)
-        if serving is None or serving.stage is not Stage.SERVING:
+        if serving is None or not serving.may_answer(is_last_resort=request.is_last_resort):
             message = _NOT_SERVING[serving.stage] if serving is not None else _NOT_STARTED
             raise RejectedError("web.not-serving", message, status=502)
 

@@ -20,10 +20,10 @@ HOST = HostName("mirror1")
 class Seat:
     """A member with its file, whose words can be looked at."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, notice_seconds: float = 0.0) -> None:
         self.file = directory / "serving.json"
         self.reports = Reports(LogAgentClient(directory / "no.sock"), lambda _answer: None)
-        self.member = MirrorMember(HOST, self.file, 5.0, self.reports)
+        self.member = MirrorMember(HOST, self.file, 5.0, self.reports, notice_seconds)
 
     @property
     def serving(self) -> Serving:
@@ -137,3 +137,30 @@ def test_a_restarted_mirror_that_shall_stand_aside_is_no_last_resort(tmp_path: P
 
     assert seat.serving.stage is Stage.DRAINING
     assert seat.reports.is_idle, "it has not joined, so there is nobody to tell"
+
+
+def test_what_has_served_is_remembered_over_joins_and_restarts(seat: Seat, tmp_path: Path) -> None:
+    seat.member.join(FleetView(), 0.0)
+    assert not seat.serving.has_served
+    seat.member.acknowledge(seat.published(0.0), 0.0)
+    seat.member.serve(0.0)
+    seat.member.join(FleetView(), 10.0)
+    assert (seat.serving.stage, seat.serving.has_served) == (Stage.JOINING, True)
+    again = Seat(tmp_path)
+    again.member.restart("1.0")
+    assert again.serving.has_served
+
+
+def test_a_lapsed_mirror_is_left_by_readers_only_when_the_load_balancer_must_have_noticed(
+    tmp_path: Path,
+) -> None:
+    seat = Seat(tmp_path, notice_seconds=4.0)
+    seat.member.restart("1.0")
+    assert seat.member.is_left(0.0), "nobody comes to a mirror that has not served"
+    seat.member.join(FleetView(), 100.0)
+    seat.member.acknowledge(seat.published(100.0), 100.0)
+    seat.member.serve(100.0)
+    assert seat.serving.lease_ends_at == 105.0
+    assert not seat.member.is_left(105.0)
+    assert not seat.member.is_left(108.9)
+    assert seat.member.is_left(109.0)
