@@ -16,12 +16,17 @@ from hgfleet.model.ids import HostName, RepoId
 from tests.support.clients import HgClient, Outcome
 from tests.support.fleet import is_alive
 from tests.support.host_fleet import HostFleet
+from tests.support.offload import FileServer
 
+LONG = 300.0  # what makes bundles gives way to everything else on the machine
 SITE = """
 [site]
 url = "https://hg.example.org"
 [membership]
 lease = "12s"
+[bundles]
+interval = "1s"
+types = ["gzip-v2", "stream-v2"]
 """
 
 
@@ -29,15 +34,20 @@ lease = "12s"
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostFleet]:
     roles: dict[str, tuple[str, ...]] = {
         "hg1": ("primary", "coordinator"),
-        "hg2": ("standby", "coordinator"),
-        "hg3": ("mirror",),
+        "hg2": ("standby", "coordinator", "bundler"),
+        "hg3": ("mirror", "bundler"),
         "hg4": ("mirror",),
     }
-    running = HostFleet(tmp_path_factory.mktemp("hosts") / "fleet", roles, config=SITE)
+    directory = tmp_path_factory.mktemp("hosts")
+    bundles = FileServer(directory)
+    config = SITE + f'[bundles.stores.disk]\npath = "{bundles.root}"\nbase_url = "{bundles.url}"\n'
+    running = HostFleet(directory / "fleet", roles, config=config)
+    bundles.process.start()
     try:
         yield running.start()
     finally:
         running.close()
+        bundles.process.stop()
 
 
 class Work:
@@ -285,3 +295,27 @@ def test_the_other_hosts_coordinator_takes_over_when_one_is_killed(work: Work) -
         )
     finally:
         work.fleet.run_role("hg1", "coordinator")
+
+
+def test_one_of_two_bundlers_makes_bundles_and_the_other_goes_on_when_it_is_gone(work: Work) -> None:
+    fleet, path = work.fleet, work.path
+    clone = fleet.mirror_url("hg4", f"{path}?cmd=clonebundles")
+
+    def offered() -> bytes:
+        return fleet.fetch(clone).body
+
+    work.commit("one")
+    work.push().ok()
+    fleet.cli("repo", "set", path, "--bundles", "on", "--bundle-growth", "0").ok()
+    fleet.wait(offered, "bundles made on the standby", LONG)
+    before = offered()
+    fleet.kill_role("hg2", "bundler")
+    try:
+        work.commit("two")
+        work.push().ok()
+        fleet.wait(lambda: offered() != before, "bundles made on the mirror", LONG)
+    finally:
+        fleet.run_role("hg2", "bundler")
+
+    makers = [row["identity"] for row in fleet.cli_json("log", "show") if row.get("kind") == "bundles"]
+    assert list(dict.fromkeys(makers))[:2] == ["host:hg2", "host:hg3"]

@@ -137,7 +137,7 @@ class FleetLayout:
     @property
     def bundler_status(self) -> Path:
         """What the bundler tells about itself, for metrics."""
-        return self.run / "bundler.json"
+        return self.run / "bundler-status.json"
 
     @property
     def effective_config(self) -> Path:
