@@ -17,6 +17,7 @@ from tests.support.repositories import WorkingCopy
 from tests.support.waiting import wait_until
 
 _numbers = itertools.count(1)
+LONG = 300.0  # what makes bundles gives way to everything else on the machine
 CONFIG = """
 [bundles]
 wanted = "on"
@@ -47,7 +48,7 @@ def await_bundles(fleet: Fleet, path: str) -> list[str]:
     wait_until(
         lambda: manifest_of(fleet, path),
         what=f"bundles of {path}",
-        deadline_seconds=30,
+        deadline_seconds=LONG,
         explain=fleet.explain,
     )
     return manifest_of(fleet, path)
@@ -100,7 +101,9 @@ def test_a_repository_chooses_its_bundles_and_does_without_them_at_once(fleet: F
     path, _work = bundled(fleet, tmp_path)
 
     fleet.cli("repo", "set", path, "--bundles", "off").ok()
-    wait_until(lambda: not manifest_of(fleet, path), what="no bundles", explain=fleet.explain)
+    wait_until(
+        lambda: not manifest_of(fleet, path), what="no bundles", deadline_seconds=LONG, explain=fleet.explain
+    )
     fleet.cli("repo", "set", path, "--bundles", "on", "--bundle-types", "gzip-v1").ok()
 
     [line] = await_bundles(fleet, path)
@@ -159,7 +162,9 @@ def test_bundles_are_disabled_and_restored_at_once(fleet: Fleet, tmp_path: Path)
     path, _work = bundled(fleet, tmp_path)
 
     fleet.cli("bundles", "disable", path).ok()
-    wait_until(lambda: not manifest_of(fleet, path), what="no offer", explain=fleet.explain)
+    wait_until(
+        lambda: not manifest_of(fleet, path), what="no offer", deadline_seconds=LONG, explain=fleet.explain
+    )
     assert fleet.cli("bundles", "disable", path).status == 1
     fleet.cli("bundles", "restore", path).ok()
 
@@ -177,6 +182,7 @@ def test_the_set_before_is_brought_back_and_the_one_before_that_removed(fleet: F
     wait_until(
         lambda: not any(object_of(fleet, entry).exists() for entry in first),
         what="the first bundles are removed",
+        deadline_seconds=LONG,
         explain=fleet.explain,
     )
     newest = entries_of(fleet, path)
@@ -195,6 +201,7 @@ def test_a_bundle_that_is_gone_is_dropped_at_once_and_made_again(fleet: Fleet, t
     wait_until(
         lambda: object_of(fleet, victim).exists() and len(manifest_of(fleet, path)) == 5,
         what="the bundle is there again",
+        deadline_seconds=LONG,
         explain=fleet.explain,
     )
 
@@ -218,6 +225,7 @@ def test_a_damaged_bundle_is_found_by_a_check_and_made_again(fleet: Fleet, tmp_p
     wait_until(
         lambda: len(manifest_of(fleet, path)) == 5 and file.read_bytes() == whole,
         what="the bundle is whole again",
+        deadline_seconds=LONG,
         explain=fleet.explain,
     )
 

@@ -30,6 +30,7 @@ STEPS = (
     "bundles-after-append",
 )
 TYPES = 2
+LONG = 300.0  # what makes bundles gives way to everything else on the machine
 _numbers = itertools.count(1)
 
 
@@ -95,7 +96,7 @@ def await_all(fleet: Fleet, path: str, *, one: int = TYPES, two: int = TYPES) ->
         urls = offered(fleet, path)
         return (of_store(urls, "one"), of_store(urls, "two")) == (one, two)
 
-    fleet.wait(is_there, f"{one} and {two} bundles of {path}", 60)
+    fleet.wait(is_there, f"{one} and {two} bundles of {path}", LONG)
 
 
 def log_of(fleet: Fleet) -> list[dict[str, Any]]:
@@ -114,13 +115,13 @@ def test_killed_at_each_step_what_is_offered_stays_right_and_all_is_made_in_the_
     path, work = begin(fleet, tmp_path)
 
     for step in STEPS:
-        fleet.wait(lambda step=step: not fleet.is_armed(step), f"{step} kills", 60)  # type: ignore[misc]
+        fleet.wait(lambda step=step: not fleet.is_armed(step), f"{step} kills", LONG)  # type: ignore[misc]
         offered(fleet, path)
     await_all(fleet, path)
 
     clone = WorkingCopy.clone(fleet.client(), fleet.https_url(path), tmp_path / "clone")
     assert clone.node("tip") == work.node("tip")
-    fleet.wait(lambda: not scratch_of(fleet), "nothing is left behind")
+    fleet.wait(lambda: not scratch_of(fleet), "nothing is left behind", LONG)
 
 
 def test_a_bundler_that_is_killed_while_it_removes_goes_on_removing(fleet: Fleet, tmp_path: Path) -> None:
@@ -133,13 +134,13 @@ def test_a_bundler_that_is_killed_while_it_removes_goes_on_removing(fleet: Fleet
         before = offered(fleet, path)
         work.commit(f"more {number}")
         work.push(fleet.ssh_url(path)).ok()
-        fleet.wait(lambda before=before: set(offered(fleet, path)).isdisjoint(before), "new bundles", 60)  # type: ignore[misc]
+        fleet.wait(lambda before=before: set(offered(fleet, path)).isdisjoint(before), "new bundles", LONG)  # type: ignore[misc]
 
-    fleet.wait(lambda: not fleet.is_armed("bundles-after-removal"), "killed while it removes", 60)
+    fleet.wait(lambda: not fleet.is_armed("bundles-after-removal"), "killed while it removes", LONG)
     fleet.wait(
         lambda: first.isdisjoint(file.name for file in (fleet.directory / "one" / path).iterdir()),
         "the first bundles are removed",
-        60,
+        LONG,
     )
     await_all(fleet, path)
     assert fleet.cli("bundles", "list", path).ok()
@@ -161,13 +162,13 @@ def test_a_store_that_is_away_keeps_what_it_has_and_harms_no_other(
                 and of_store(offered(fleet, path), "one") == TYPES
             ),
             "new bundles at the other store",
-            60,
+            LONG,
         )
         assert {url for url in offered(fleet, path) if of_store([url], "two")} <= old
     finally:
         disk.make_writable()
 
-    fleet.wait(lambda: set(offered(fleet, path)).isdisjoint(old), "the store has the new ones, too", 90)
+    fleet.wait(lambda: set(offered(fleet, path)).isdisjoint(old), "the store has the new ones, too", LONG)
     await_all(fleet, path)
 
 
@@ -191,10 +192,10 @@ def test_a_disk_without_room_for_the_making_leaves_what_is_offered(fleet: Fleet,
     work.commit("more")
     work.push(fleet.ssh_url(path)).ok()
 
-    fleet.wait(lambda: not fleet.is_armed("bundles-in-making"), "the disk is full", 60)
+    fleet.wait(lambda: not fleet.is_armed("bundles-in-making"), "the disk is full", LONG)
     assert offered(fleet, path)
-    fleet.wait(lambda: set(offered(fleet, path)).isdisjoint(before), "new bundles", 60)
-    fleet.wait(lambda: not scratch_of(fleet), "nothing is left behind")
+    fleet.wait(lambda: set(offered(fleet, path)).isdisjoint(before), "new bundles", LONG)
+    fleet.wait(lambda: not scratch_of(fleet), "nothing is left behind", LONG)
 
 
 def test_a_repository_that_is_deleted_while_its_bundles_are_made_gets_none(
@@ -209,8 +210,9 @@ def test_a_repository_that_is_deleted_while_its_bundles_are_made_gets_none(
 
     other, _work = begin(fleet, tmp_path / "other")
     await_all(fleet, other)
+    fleet.wait(lambda: not (fleet.directory / "one" / path).exists(), "what was uploaded is removed", LONG)
     assert fleet.fetch(fleet.https_url(f"{path}?cmd=clonebundles")).status == 404
-    fleet.wait(lambda: not scratch_of(fleet), "nothing is left behind")
+    fleet.wait(lambda: not scratch_of(fleet), "nothing is left behind", LONG)
 
 
 def test_stores_that_have_lost_everything_get_it_again(fleet: Fleet, tmp_path: Path) -> None:
@@ -221,4 +223,4 @@ def test_stores_that_have_lost_everything_get_it_again(fleet: Fleet, tmp_path: P
     def is_mended() -> bool:
         return (fleet.directory / "one" / path).exists() and of_store(offered(fleet, path), "one") == TYPES
 
-    fleet.wait(is_mended, "the bundles are there again", 60)
+    fleet.wait(is_mended, "the bundles are there again", LONG)

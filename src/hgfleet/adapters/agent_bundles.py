@@ -8,7 +8,6 @@ Does not: decide what a manifest should say.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 
 from hgfleet.adapters.agent_answers import Fields, parse_with
@@ -72,14 +71,18 @@ class BundleClient(LogAgentClient):
 
 def _parse_in_force(frame: Frame) -> InForce:
     fields = frame.header
-    return InForce(_parse_state(fields), Digest(fields["digest"]), Seq(fields["seq"]), float(fields["at"]))
+    state, is_readable = _parse_state(fields)
+    return InForce(state, Digest(fields["digest"]), Seq(fields["seq"]), float(fields["at"]), is_readable)
 
 
-def _parse_state(fields: Fields) -> BundleState:
-    if fields["body"] is not None:
-        with suppress(PoisonError):
-            return parse_bundle_state(fields["body"])
-    return NOTHING
+def _parse_state(fields: Fields) -> tuple[BundleState, bool]:
+    """Return what is said, and whether that could be read."""
+    if fields["body"] is None:
+        return NOTHING, True
+    try:
+        return parse_bundle_state(fields["body"]), True
+    except PoisonError:
+        return NOTHING, False
 
 
 def _parse_event(frame: Frame) -> BundleEvent:

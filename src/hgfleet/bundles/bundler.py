@@ -25,6 +25,7 @@ from hgfleet.bundles.checking import Condition
 from hgfleet.bundles.clone_rates import CloneRates
 from hgfleet.bundles.making import clean_scratch
 from hgfleet.bundles.repository_run import Outcome, RepositoryRun, RunOptions
+from hgfleet.bundles.sweeping import read_named, sweep
 from hgfleet.bundles.tally import Tally
 from hgfleet.bundles.turn import Turn, TurnOptions
 from hgfleet.errors import FleetError
@@ -75,6 +76,7 @@ class Bundler:
         self._client = client
         self._times = CheckTimes(options.checks)
         self._tally = Tally()
+        self._swept_at = 0.0
         self._failures: dict[RepoId, int] = {}  # in a row
         self._not_before: dict[RepoId, float] = {}
 
@@ -90,8 +92,27 @@ class Bundler:
             if stop.is_set():
                 return
             self.look_at(bound)
+        self._sweep()
         self._tally.keep_only({bound.repository for bound in paths})
         write_bundler_status(self._options.status_file, self._tally.status(clock.now()))
+
+    def _sweep(self) -> None:
+        """Remove what nothing names, now and then; what does not work is for the next time."""
+        run, now = self._options.run, clock.now()
+        if now - self._swept_at < self._options.checks.check_seconds:
+            return
+        self._swept_at = now
+        try:
+            named = read_named(self._client, run.stores)
+        except FleetError as error:
+            _log.info("bundles.not-swept", reason=str(error))
+            return
+        for store in run.stores:
+            try:
+                for name in sweep(store, named, now - run.grace_seconds):
+                    _log.info("bundles.swept", store=store.name, name=name)
+            except FleetError as error:
+                _log.info("bundles.not-swept", store=store.name, reason=str(error))
 
     def look_at(self, bound: BoundPath) -> None:
         """Check, renew and make what is due for one repository; a failure is logged and harms no other."""

@@ -54,6 +54,7 @@ class BundleStore:
     base_url: str  # of its objects, as clients reach them
     attributes: dict[str, str] = field(default_factory=dict)
     expiry_seconds: float = 0.0  # after which it removes what was not renewed; 0.0: never
+    is_exclusive: bool = True  # nobody else puts bundles there
 
     def url_of(self, name: str) -> str:
         """Return the object's public URL."""
@@ -121,8 +122,11 @@ class Publisher:
     def _publish_one(self, store: BundleStore, name: str, file: FinishedFile) -> ManifestEntry:
         wanted = ReadBack(file.size_bytes, file.sha256)
         found = store.objects.read_back(name)
-        if found != wanted:
-            if found is not None:  # the name has the digest in it: other bytes there are damaged ones
+        if found != wanted or not store.objects.renew(name):
+            if found not in (
+                None,
+                wanted,
+            ):  # the name has the digest in it: they are damaged
                 store.objects.delete(name)
             self.faults.reach("bundles-before-upload")
             store.objects.put(name, file.path, file.sha256)

@@ -57,6 +57,12 @@ def without_removed(state: BundleState, removed: Iterable[Retired]) -> BundleSta
     return replace(state, retired=tuple(one for one in state.retired if one not in gone))
 
 
+def named_objects(state: BundleState, stores: Sequence[BundleStore]) -> set[tuple[str, str]]:
+    """Return store and name of every object that the state still has a use for."""
+    by_name = {store.name: store for store in stores}
+    return {*_objects(state, by_name), *((one.store, one.name) for one in state.retired)}
+
+
 def _noting_retired(
     before: BundleState, after: BundleState, stores: Sequence[BundleStore], now: float
 ) -> BundleState:

@@ -112,6 +112,8 @@ class RepositoryRun:
         view = self._view()
         if view is None:
             return Decision(Step.KEEP, "nothing of it is exposed on this host yet")
+        if not before.is_readable:
+            return Decision(Step.KEEP, "what is in force was written by a newer release")
         if not self._chosen_stores():
             step = Step.RETIRE if before.state.current.made else Step.NONE
             return Decision(step, "no store is configured for it")

@@ -87,7 +87,8 @@ def open_bundle_store(config: FleetConfig, name: str, store: BundleStoreSection)
     """Open one store. Raises ConfigError."""
     base_url = store.base_url or f"{config.base_url}/{SERVED_AT}/{name}"
     attributes = attributes_of(store.attributes)
-    return BundleStore(name, _open_objects(store), base_url, attributes, store.expiry_seconds)
+    objects = _open_objects(store)
+    return BundleStore(name, objects, base_url, attributes, store.expiry_seconds, store.exclusive)
 
 
 def _open_objects(store: BundleStoreSection) -> ObjectStore:

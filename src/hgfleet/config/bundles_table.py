@@ -117,6 +117,9 @@ class _StoreKeys(Section):
     expiry_seconds: Duration = setting(
         "0s", 'how long after its last renewal the store removes an object; "0s": never', key="expiry"
     )
+    exclusive: bool = setting(
+        True, "only this fleet uses it: bundles there that nothing names are removed after bundles.grace"
+    )
 
 
 def served_directories(stores: Mapping[str, BundleStoreSection]) -> tuple[tuple[str, Path], ...]:

@@ -140,3 +140,4 @@ class InForce:
     digest: Digest = Digest("")
     seq: Seq = Seq(0)  # that the message is about
     at: float = 0.0  # when it was appended
+    is_readable: bool = True  # False: a newer release wrote it, or it is damaged; `state` is nothing then

@@ -15,11 +15,13 @@ from hgfleet.bundles.checking import Condition, check_entries, renew_entries, to
 from hgfleet.bundles.publishing import BundleStore, Failure, Published
 from hgfleet.bundles.replacing import (
     due_for_removal,
+    named_objects,
     with_entries,
     with_new_bundles,
     without_bundles,
     without_removed,
 )
+from hgfleet.bundles.sweeping import sweep
 from hgfleet.bundles.tally import Tally
 from hgfleet.errors import PoisonError, RejectedError, TransientError
 from hgfleet.model.bundle_manifest import BundleType, ManifestEntry
@@ -333,6 +335,45 @@ def test_a_damaged_body_is_none(damage: dict[str, object]) -> None:
     with pytest.raises(PoisonError) as poison:
         parse_bundle_state({**NOTHING.to_json(), **damage})
     assert poison.value.code == "bundles.damaged"
+
+
+# ---- swept
+
+
+OBJECT = f"team/app/{'a' * 40}.{'b' * 12}.zstd.hg"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_named", "is_old", "is_exclusive", "is_removed"),
+    [
+        (OBJECT, False, True, True, True),
+        (OBJECT, True, True, True, False),
+        (OBJECT, False, False, True, False),
+        (OBJECT, False, True, False, False),
+        ("index.html", False, True, True, False),
+        ("team/app/notes.hg", False, True, True, False),
+    ],
+)
+def test_only_bundles_that_nothing_names_are_removed_and_only_after_the_grace(
+    tmp_path: Path, name: str, *, is_named: bool, is_old: bool, is_exclusive: bool, is_removed: bool
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    before = path.stat().st_mtime + (1.0 if is_old else -1.0)
+    here = replace(store("near", tmp_path), is_exclusive=is_exclusive)
+
+    gone = list(sweep(here, {("near", name)} if is_named else {("far", name)}, before))
+
+    assert (gone == [name], path.exists()) == (is_removed, not is_removed)
+
+
+def test_what_is_offered_could_be_restored_or_is_to_be_removed_is_named() -> None:
+    state = NOTHING
+    for at in range(3):
+        state = remade(state, float(at), entry("near", str(at)))
+
+    assert named_objects(state, STORES) == {("near", "0"), ("near", "1"), ("near", "2")}
 
 
 # ---- told to metrics
