@@ -25,6 +25,10 @@ interval = "1s"
 growth = 1000
 check_interval = "1s"
 grace = "1s"
+
+[[locations]]
+attribute = "datacenter=here"
+networks = ["127.0.0.0/8", "::1/128"]
 """
 
 
@@ -123,6 +127,19 @@ def test_a_clone_over_ssh_is_offered_the_same_bundles_by_the_primary(fleet: Flee
         "clone", "--config", "ui.clonebundles=no", fleet.ssh_url(path), tmp_path / "other"
     )
     assert "this server has pre-generated bundles" in plain.ok().text
+
+
+def test_over_ssh_too_a_client_is_told_of_what_lies_where_it_is(fleet: Fleet, tmp_path: Path) -> None:
+    path, _ = bundled(fleet, tmp_path)
+    first = fleet.client().run("clone", "-U", fleet.ssh_url(path), tmp_path / "first").ok()
+    assert ".zstd.hg" in first.text
+    [made] = [entry["url"] for entry in entries_of(fleet, path) if entry["type"] == "gzip-v1"]
+    url = f"{made}?here"
+    fleet.cli("bundles", "add", path, url, "BUNDLESPEC=gzip-v1", "datacenter=here").ok()
+
+    cloned = fleet.client().run("clone", "-U", fleet.ssh_url(path), tmp_path / "second").ok()
+
+    assert f"applying clone bundle from {url}" in cloned.text
 
 
 def entries_of(fleet: Fleet, path: str) -> list[dict[str, Any]]:

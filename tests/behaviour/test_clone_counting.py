@@ -9,6 +9,7 @@ import pytest
 
 from hgfleet.adapters.bundle_offers import OfferedManifest
 from hgfleet.adapters.demand_counts import DemandCounts
+from hgfleet.adapters.location_files import LocationOptions
 from hgfleet.model.bundle_manifest import BundleType, ManifestEntry
 from hgfleet.model.demand import CloneReason
 from hgfleet.model.ids import Digest, Seq
@@ -37,7 +38,8 @@ def host(tmp_path: Path) -> MirrorHost:
 
 @pytest.fixture
 def web(host: MirrorHost) -> WebClient:
-    return WebClient(replace(host.site(), places=(("198.51.100.0/24", "ec2region", "us-west-2"),)))
+    locations = LocationOptions(places=(("198.51.100.0/24", "ec2region", "us-west-2"),))
+    return WebClient(replace(host.site(), locations=locations))
 
 
 def offer(url: str, size_bytes: int = 1) -> OfferedManifest:

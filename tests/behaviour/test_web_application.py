@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from hgfleet.adapters.bundle_offers import OfferedManifest
+from hgfleet.adapters.location_files import LocationOptions
 from hgfleet.model.bundle_manifest import BundleType, ManifestEntry
 from hgfleet.model.fleet_records import Stage
 from hgfleet.model.ids import Digest, RepoId, Seq
@@ -148,7 +149,8 @@ def test_bundles_of_what_is_not_exposed_yet_are_not_offered(
 
 
 def test_a_client_is_told_what_lies_near_it(host: MirrorHost, exposures: Exposures) -> None:
-    web = WebClient(replace(host.site(), places=(("198.51.100.0/24", "ec2region", "us-west-2"),)))
+    locations = LocationOptions(places=(("198.51.100.0/24", "ec2region", "us-west-2"),))
+    web = WebClient(replace(host.site(), locations=locations))
     repository = host.add("app", exposures.full, LAST)
     host.offer(repository, offered("https://cdn.example/1.hg", "https://west.example/1.hg"))
     everything = web.get("/app?cmd=clonebundles", REMOTE_ADDR="192.0.2.1").text

@@ -21,6 +21,7 @@ from hgfleet.adapters import view_files
 from hgfleet.adapters.bundle_offers import OfferedManifest
 from hgfleet.adapters.demand_counts import DemandCounts
 from hgfleet.adapters.directory_objects import DirectoryObjects
+from hgfleet.adapters.location_files import LocationOptions
 from hgfleet.adapters.public_url import PublicUrls
 from hgfleet.adapters.s3_objects import S3Objects
 from hgfleet.bundles.publishing import BundleStore, FinishedFile, Publisher
@@ -116,8 +117,8 @@ def running_offload(directory: Path) -> Iterator[Offload]:
     with ExitStack() as stack:
         web = WebProcess(directory / "web", host.site(), workers=1)
         stack.callback(web.stop)
-        in_west = replace(host.site(), places=(("127.0.0.0/8", "ec2region", "us-west-2"),))
-        west = WebProcess(directory / "west", in_west, workers=1)
+        locations = LocationOptions(places=(("127.0.0.0/8", "ec2region", "us-west-2"),))
+        west = WebProcess(directory / "west", replace(host.site(), locations=locations), workers=1)
         stack.callback(west.stop)
         stores = _start_stores(directory, web, stack)
         publisher = Publisher(stores, PublicUrls(web.ca_file))

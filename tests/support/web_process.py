@@ -20,6 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from hgfleet.adapters.location_files import LocationOptions
 from hgfleet.adapters.tls import CertificateFiles, ensure_certificates
 from hgfleet.cli.probes import is_listening
 from hgfleet.web.options import CloneLaneOptions, RedirectOptions, SiteOptions, WebOptions
@@ -38,9 +39,8 @@ class WebProcess:
         files = CertificateFiles(*(directory / f"{name}.pem" for name in ("ca", "ca-key", "server", "key")))
         ensure_certificates(files, ["localhost"])
         self.ca_file = files.ca
-        fields = asdict(site) | {"base_url": self.base_url}
         self.options = WebOptions(
-            site=SiteOptions(**fields),
+            site=replace(site, base_url=self.base_url),
             address="127.0.0.1",
             port=self.port,
             certificate=files.certificate,
@@ -184,7 +184,11 @@ def _main(kind: str, text: str) -> None:
     given = fields["site"]
     names = ("repositories", "catalogue", "serving", "demand", "clone_lane")
     paths = {name: Path(given[name]) for name in names if given[name] is not None}
-    site = SiteOptions(**(given | paths | {"trusted_proxies": tuple(given["trusted_proxies"])}))
+    rest = {
+        "trusted_proxies": tuple(given["trusted_proxies"]),
+        "locations": LocationOptions(**given["locations"]),
+    }
+    site = SiteOptions(**(given | paths | rest))
     if kind == "clones":
         run_clone_lane(CloneLaneOptions(**(fields | {"site": site, "socket": Path(fields["socket"])})))
         return

@@ -23,6 +23,7 @@ from hgfleet.ports.replication_log import ReplicationLog
 if TYPE_CHECKING:
     from hgfleet.adapters.asyncssh_front import FrontOptions
     from hgfleet.adapters.ldap_connections import LdapOptions
+    from hgfleet.adapters.location_files import LocationOptions
     from hgfleet.adapters.openssh_front import OpenSshOptions
     from hgfleet.adapters.s3_client import S3Options
     from hgfleet.adapters.ssh_entrance import EntranceOptions
@@ -85,6 +86,26 @@ def open_blobs(config: FleetConfig) -> BlobStore:
     from hgfleet.adapters.directory_blobs import DirectoryBlobs
 
     return DirectoryBlobs(config.blobs.path)
+
+
+def location_options(config: FleetConfig) -> LocationOptions:
+    """Return how the places of clients are told from their addresses."""
+    from hgfleet.adapters.location_files import LocationOptions
+
+    places = [
+        (network, *location.attribute.partition("=")[::2])
+        for location in config.locations
+        for network in location.networks
+    ]
+    files = [
+        (str(location.file), location.provider, location.attribute)
+        for location in config.locations
+        if location.file
+    ]
+    bundles = config.bundles
+    return LocationOptions(
+        tuple(places), tuple(files), bundles.fast_networks, bundles.locations_interval_seconds
+    )
 
 
 def s3_options(config: FleetConfig) -> S3Options:

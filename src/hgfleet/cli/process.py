@@ -103,6 +103,7 @@ def run_log_agent_process(start: Start) -> int:
 
 def run_sessions_process(start: Start) -> int:
     """Run the session server, which imports Mercurial."""
+    from hgfleet.cli.parts import location_options
     from hgfleet.hgext.session_server import SessionServerOptions, run_session_server
 
     layout = start.layout
@@ -112,6 +113,7 @@ def run_sessions_process(start: Start) -> int:
             hgrc=layout.hgrc,
             repositories=layout.primary.repositories,
             max_sessions=start.config.ssh.max_sessions,
+            locations=location_options(start.config),
         )
     )
 
@@ -281,6 +283,7 @@ def _clone_places(config: FleetConfig) -> int:
 def _site(start: Start) -> SiteOptions:
     """Return what every process that answers readers of a mirror is told."""
     from hgfleet.cli.addresses import http_proxies, ssh_address
+    from hgfleet.cli.parts import location_options
     from hgfleet.config.bundles_table import served_directories
     from hgfleet.web.options import SiteOptions
 
@@ -295,6 +298,7 @@ def _site(start: Start) -> SiteOptions:
         ssh_url=f"ssh://{ssh_address(config)}",
         site_name=config.site.name,
         trusted_proxies=http_proxies(config),
+        locations=location_options(config),
         bundle_directories=served_directories(config.stores),
     )
 

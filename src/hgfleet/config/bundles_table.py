@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from hgfleet.config.s3_table import S3Section
-from hgfleet.config.section import Count, Section, setting
+from hgfleet.config.section import Count, Networks, Section, setting
 from hgfleet.config.units import Duration, FilePath, Names, OptionalFilePath
 from hgfleet.errors import RejectedError
 from hgfleet.model.bundle_manifest import BundleType, check_attributes
@@ -93,6 +93,12 @@ class BundlesSection(Section):
     )
     verify_interval_seconds: Duration = setting(
         "1d", "how often it fetches every advertised bundle whole and compares", key="verify_interval"
+    )
+    fast_networks: Networks = setting(
+        [], "networks so near that a byte costs less than a second of computing: streams come first there"
+    )
+    locations_interval_seconds: Duration = setting(
+        "1m", "how often it is looked whether a file of [[locations]] changed", key="locations_interval"
     )
     path: FilePath = setting(
         "bundles", f'directory of the store "{OWN_STORE}", which one machine has where no other is named'

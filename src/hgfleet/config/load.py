@@ -11,7 +11,7 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -19,12 +19,14 @@ from pydantic_core import ErrorDetails
 from hgfleet.config.bundles_table import BundleStoreSection
 from hgfleet.config.host_table import HostSection
 from hgfleet.config.hosts import find_host_conflicts
+from hgfleet.config.location_table import LocationSection
 from hgfleet.config.schema import FleetConfig, find_conflicts, section_classes
 from hgfleet.config.section import Section
 from hgfleet.errors import ConfigError
 
 Tables = Mapping[str, Any]
-HOSTS = "hosts"  # the one array of tables
+SomeSection = TypeVar("SomeSection", bound=Section)
+HOSTS, LOCATIONS = "hosts", "locations"  # the arrays of tables
 BUNDLES, STORES = "bundles", "stores"  # the one table that has tables in it
 
 
@@ -64,30 +66,35 @@ def parse_config(tables: Tables, path: Path) -> FleetConfig:
             sections[name] = kind.model_validate(tables.get(name, {}), context={"base": base})
         except ValidationError as error:
             problems += [_describe(name, kind, detail) for detail in error.errors(include_url=False)]
-    hosts, host_problems = _parse_hosts(tables.get(HOSTS, []), base)
+    hosts, host_problems = _parse_array(HOSTS, HostSection, tables.get(HOSTS, []), base)
+    locations, location_problems = _parse_array(LOCATIONS, LocationSection, tables.get(LOCATIONS, []), base)
     stores, store_problems = _parse_stores(store_tables, base)
-    problems += [*host_problems, *store_problems]
-    if len(sections) == len(section_classes()) and not host_problems and not store_problems:
-        config = FleetConfig.model_validate({**sections, HOSTS: hosts, "bundle_stores": stores})
+    of_tables = [*host_problems, *location_problems, *store_problems]
+    problems += of_tables
+    if len(sections) == len(section_classes()) and not of_tables:
+        arrays = {HOSTS: hosts, LOCATIONS: locations}
+        config = FleetConfig.model_validate({**sections, **arrays, "bundle_stores": stores})
         problems += [*find_conflicts(config), *find_host_conflicts(config)]
     if problems:
         raise _invalid(path, problems)
     return config
 
 
-def _parse_hosts(tables: object, base: Path) -> tuple[tuple[HostSection, ...], list[str]]:
-    """Return the hosts that could be read, and what is wrong with the others."""
+def _parse_array(
+    name: str, kind: type[SomeSection], tables: object, base: Path
+) -> tuple[tuple[SomeSection, ...], list[str]]:
+    """Return the tables of an array that could be read, and what is wrong with the others."""
     if not isinstance(tables, list):
-        return (), [f"{HOSTS}: expected an array of tables, written [[{HOSTS}]]"]
-    hosts: list[HostSection] = []
+        return (), [f"{name}: expected an array of tables, written [[{name}]]"]
+    parsed: list[SomeSection] = []
     problems: list[str] = []
     for place, table in enumerate(tables):
         try:
-            hosts.append(HostSection.model_validate(table, context={"base": base}))
+            parsed.append(kind.model_validate(table, context={"base": base}))
         except ValidationError as error:
             details = error.errors(include_url=False)
-            problems += [_describe(f"{HOSTS}[{place}]", HostSection, detail) for detail in details]
-    return tuple(hosts), problems
+            problems += [_describe(f"{name}[{place}]", kind, detail) for detail in details]
+    return tuple(parsed), problems
 
 
 def _without_stores(tables: Tables) -> tuple[Tables, object]:
@@ -124,7 +131,7 @@ def override(tables: Tables, changes: Mapping[tuple[str, str], object]) -> dict[
 
 
 def _unknown_tables(tables: Tables) -> Iterator[str]:
-    known = [*section_classes(), HOSTS]
+    known = [*section_classes(), HOSTS, LOCATIONS]
     for name in sorted(tables.keys() - set(known)):
         yield f"{name}: unknown{_near_miss(name, known)}"
 

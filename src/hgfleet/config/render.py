@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from hgfleet.config.bundles_table import BundleStoreSection
 from hgfleet.config.host_table import HostSection
+from hgfleet.config.location_table import LocationSection
 from hgfleet.config.schema import FleetConfig, section_classes
 from hgfleet.config.section import Section
 
@@ -34,6 +35,7 @@ def render_default_config(changes: Mapping[tuple[str, str], object]) -> str:
             for table, kind, keys in _defaults()
         )
         + _render_example_stores()
+        + _render_example_locations()
         + _render_example_hosts()
     )
 
@@ -43,11 +45,12 @@ def render_config(config: FleetConfig) -> str:
     values = config_values(config)
     tables = "".join(_render_table(table, kind, values[table]) for table, kind in section_classes().items())
     stores = "".join(_render_store(name, store) for name, store in values["bundle_stores"].items())
-    return tables + stores + "".join(_render_host(host) for host in values["hosts"])
+    arrays = [_render_element(name, table) for name in ("locations", "hosts") for table in values[name]]
+    return tables + stores + "".join(arrays)
 
 
 def config_values(config: FleetConfig) -> dict[str, Any]:
-    """Return every value by table and key, as in the file; under "hosts" and "bundle_stores" tables."""
+    """Return every value by table and key, as in the file; arrays and "bundle_stores" hold tables."""
     return config.model_dump(mode="json", by_alias=True)
 
 
@@ -57,6 +60,7 @@ def render_reference() -> str:
     tables: dict[str, type[Section]] = {
         **section_classes(),
         "bundles.stores.NAME": BundleStoreSection,
+        "[locations]": LocationSection,
         "[hosts]": HostSection,
     }
     for table, kind in tables.items():
@@ -93,9 +97,9 @@ def _render_table(table: str, kind: type[Section], value_by_key: Mapping[str, ob
     return "".join(lines)
 
 
-def _render_host(value_by_key: Mapping[str, object]) -> str:
+def _render_element(array: str, value_by_key: Mapping[str, object]) -> str:
     lines = [f"{key} = {_render_value(value)}\n" for key, value in value_by_key.items()]
-    return "".join(["\n[[hosts]]\n", *lines])
+    return "".join([f"\n[[{array}]]\n", *lines])
 
 
 def _render_store(name: str, value_by_key: Mapping[str, object]) -> str:
@@ -117,6 +121,22 @@ _EXAMPLE_STORE: dict[str, object] = {
     "base_url": "https://bundles.example.org/hg",
     "attributes": ["datacenter=ams"],
 }
+
+
+def _render_example_locations() -> str:
+    """Return the array of locations as comments: without one, every client is told of everything."""
+    lines = [f"\n# {LocationSection.__doc__}\n"]
+    lines += [f"#   {key}: {field.description}\n" for key, field in _fields(LocationSection)]
+    for example in _EXAMPLE_LOCATIONS:
+        lines.append("#\n# [[locations]]\n")
+        lines += [f"# {key} = {_render_value(value)}\n" for key, value in example.items()]
+    return "".join(lines)
+
+
+_EXAMPLE_LOCATIONS: tuple[dict[str, object], ...] = (
+    {"attribute": "datacenter=ams", "networks": ["198.51.100.0/24", "2001:db8::/32"]},
+    {"attribute": "ec2region", "provider": "aws", "file": "/var/lib/hgfleet/ip-ranges.json"},
+)
 
 
 def _render_example_hosts() -> str:

@@ -26,6 +26,7 @@ from hgfleet.config.bundles_table import (
 from hgfleet.config.host_table import HostSection
 from hgfleet.config.kafka_table import KafkaSection, find_kafka_conflicts
 from hgfleet.config.ldap_table import LdapSection, find_ldap_conflicts
+from hgfleet.config.location_table import LocationSection, find_location_conflicts
 from hgfleet.config.retention_table import RetentionSection, SnapshotsSection, find_retention_conflicts
 from hgfleet.config.s3_table import S3Section
 from hgfleet.config.section import Address, Count, Networks, Port, Ports, Section, setting
@@ -267,6 +268,7 @@ class FleetConfig(Section):
     logs: LogsSection
     testing: TestingSection
     hosts: tuple[HostSection, ...] = ()
+    locations: tuple[LocationSection, ...] = ()
     bundle_stores: dict[str, BundleStoreSection] = Field(default={})  # [bundles.stores.NAME]
 
     @property
@@ -323,6 +325,7 @@ def find_conflicts(config: FleetConfig) -> Iterator[str]:
         config.push.append_deadline_seconds,
     )
     yield from find_store_conflicts(config.bundle_stores, config.bundles)
+    yield from find_location_conflicts(config.locations)
     yield from _find_shared_ports(config)
 
 

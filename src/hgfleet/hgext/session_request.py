@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hgfleet.errors import RejectedError
+from hgfleet.model.bundle_manifest import ANYWHERE, Place
 from hgfleet.model.ids import (
     AccountName,
     Partition,
@@ -34,6 +35,7 @@ class ServeRequest:
     partition: Partition
     client_address: str
     trace: str
+    place: Place = ANYWHERE
 
     @property
     def description(self) -> dict[str, Any]:
@@ -57,7 +59,7 @@ class CatchUpRequest:
 
 
 def parse_serve(header: dict[str, Any]) -> ServeRequest:
-    """Check a `serve` request; `pusher` is optional."""
+    """Check a `serve` request; `pusher` is optional, and so is `place`, which the server itself adds."""
     groups = header.get("groups")
     if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
         raise _bad("groups")
@@ -71,6 +73,7 @@ def parse_serve(header: dict[str, Any]) -> ServeRequest:
         partition=_partition(header),
         client_address=_text(header, "client_address"),
         trace=_text(header, "trace"),
+        place=_place(header),
     )
 
 
@@ -80,6 +83,15 @@ def parse_catch_up(header: dict[str, Any]) -> CatchUpRequest:
     if not isinstance(is_rebuild, bool):
         raise _bad("is_rebuild")
     return CatchUpRequest(parse_repo_id(_text(header, "repository")), _partition(header), is_rebuild)
+
+
+def _place(header: dict[str, Any]) -> Place:
+    match header.get("place"):
+        case None:
+            return ANYWHERE
+        case [str(name), str(value), bool(is_fast)]:
+            return Place(name, value, is_fast)
+    raise _bad("place")
 
 
 def _partition(header: dict[str, Any]) -> Partition:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hgfleet.adapters.location_files import LocationOptions, Locations
 from hgfleet.errors import ConfigError, InvariantError, PoisonError, RejectedError, TransientError
 from hgfleet.hgext.session_children import Child, Children, Ended
 from hgfleet.hgext.session_connection import Connection, is_same_user
@@ -51,6 +52,7 @@ class SessionServerOptions:
     max_reads: int = 16  # sessions that may send history to their clients at once
     hangup_grace_seconds: float = 5.0
     stop_grace_seconds: float = 15.0
+    locations: LocationOptions = LocationOptions()
 
 
 def run_session_server(options: SessionServerOptions) -> int:
@@ -59,7 +61,8 @@ def run_session_server(options: SessionServerOptions) -> int:
     from hgfleet.hgext.session_jobs import SessionJobs  # imports Mercurial, which reads the environment
 
     places_file = options.socket.with_name("sessions.places")
-    return SessionServer(options, SessionJobs(options.repositories, places_file, options.max_reads)).run()
+    jobs = SessionJobs(options.repositories, places_file, options.max_reads)
+    return SessionServer(options, jobs).run()
 
 
 def _fix_environment(hgrc: Path) -> None:
@@ -76,6 +79,7 @@ class SessionServer:
     def __init__(self, options: SessionServerOptions, jobs: SessionJobs) -> None:
         self._options = options
         self._jobs = jobs
+        self._locations = Locations(options.locations)
         self._children = Children(jobs, self._forget_everything)
         self._connections: set[Connection] = set()
         self._is_asked_to_stop = False
@@ -194,11 +198,16 @@ class SessionServer:
     def _serve(self, connection: Connection, header: dict[str, Any]) -> None:
         streams = connection.take_descriptors()
         try:
-            child = self._start(header, streams, connection)
+            child = self._start(self._located(header), streams, connection)
         finally:
             for descriptor in streams:
                 os.close(descriptor)
         connection.send({"ok": True, "pid": child.pid})
+
+    def _located(self, header: dict[str, Any]) -> dict[str, Any]:
+        """Add where the client is: the server knows what was read of the providers' files, once for all."""
+        place = self._locations.find(str(header.get("client_address", "")))
+        return {**header, "place": [place.name, place.value, place.is_fast]}
 
     def _start(self, header: dict[str, Any], descriptors: Sequence[int], connection: Connection) -> Child:
         description = self._jobs.describe(header)

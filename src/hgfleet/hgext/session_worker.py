@@ -112,7 +112,8 @@ class Session:
         self._problem = recovery.bring_up_to_date(copy, request.repository, self._agent).problem
         copy.forget()
         self._repo = copy.repo
-        session_bundles.offer(self._repo, request.repository, Path(setting.options.agent_socket))
+        agent_socket = Path(setting.options.agent_socket)
+        session_bundles.offer(self._repo, request.repository, agent_socket, request.place)
         self._root = Path(os.fsdecode(self._repo.root))
 
     def _serve(self) -> None:

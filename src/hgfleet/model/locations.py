@@ -59,14 +59,14 @@ def listed_networks(networks: Iterable[str], place: Place) -> Iterator[tuple[Net
     return ((ipaddress.ip_network(network), place) for network in networks)
 
 
-def aws_networks(document: Any, attribute: str = "ec2region") -> list[tuple[Network, Place]]:
+def aws_networks(document: Any, attribute: str) -> list[tuple[Network, Place]]:
     """Read AWS's file; of its services, EC2 is where clients run. Raises ConfigError `locations.damaged`."""
     rows = [*_rows(document, "prefixes", "AWS"), *_rows(document, "ipv6_prefixes", "AWS")]
     of_clients = [row for row in rows if row.get("service") == "EC2"]
     return [_parse(row, ("ip_prefix", "ipv6_prefix"), "region", attribute, "AWS") for row in of_clients]
 
 
-def google_networks(document: Any, attribute: str = "gceregion") -> list[tuple[Network, Place]]:
+def google_networks(document: Any, attribute: str) -> list[tuple[Network, Place]]:
     """Read Google's file. Raises ConfigError `locations.damaged`."""
     rows = _rows(document, "prefixes", "Google")
     return [_parse(row, ("ipv4Prefix", "ipv6Prefix"), "scope", attribute, "Google") for row in rows]

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hgfleet.adapters.bundle_offers import read_offer
+from hgfleet.adapters.location_files import Locations
 from hgfleet.model.bundle_manifest import agent_reads_stream_v2, entries_for, format_manifest
-from hgfleet.model.locations import LocationTable
 from hgfleet.web.answers import Answer
 from hgfleet.web.clone_counting import CloneCounter, FullClone
 from hgfleet.web.repositories import Found
@@ -24,7 +24,7 @@ _TYPE = "application/mercurial-0.1"
 class CloneBundles:
     """The manifests of a mirror's repositories; any thread may ask."""
 
-    def __init__(self, locations: LocationTable, counter: CloneCounter) -> None:
+    def __init__(self, locations: Locations, counter: CloneCounter) -> None:
         self._locations = locations
         self._counter = counter
 
@@ -35,7 +35,12 @@ class CloneBundles:
         agent = request.environ.get("HTTP_USER_AGENT", "")
         offered = entries_for(entries, place, agent_reads_stream_v2(agent))
         self._counter.count_offer(found.key.repository, place, offered)
-        headers = [("Content-Type", _TYPE), ("X-HgFleet-Seq", str(found.key.seq))]
+        # What this client is told is not for others behind the same cache.
+        headers = [
+            ("Content-Type", _TYPE),
+            ("Cache-Control", "private"),
+            ("X-HgFleet-Seq", str(found.key.seq)),
+        ]
         return Answer("200 Script output follows", format_manifest(offered), headers)
 
     def count(

@@ -6,12 +6,10 @@ Does not: read configuration files (cli does).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hgfleet.model.bundle_manifest import Place
-from hgfleet.model.locations import Network, listed_networks
+from hgfleet.adapters.location_files import LocationOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +25,12 @@ class SiteOptions:
     ssh_url: str  # where to push, the same way; "" if unknown
     site_name: str = "hgfleet"
     trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For is believed
-    places: tuple[tuple[str, str, str], ...] = ()  # network, attribute and value of what lies there
-    fast_networks: tuple[str, ...] = ()  # where a byte costs less than a second of computing
+    locations: LocationOptions = LocationOptions()
     bundle_directories: tuple[tuple[str, Path], ...] = ()  # by store: what we serve ourselves
     clone_lane: Path | None = None  # the socket of the process that makes full clones; None: made here
     clone_places: int = 4  # how many of them at once, per worker
     cached_repositories: int = 500  # per worker
     cached_answers_bytes: int = 64 * 1024 * 1024  # per worker; 0: none
-
-    def locations(self) -> Iterator[tuple[Network, Place]]:
-        """Yield every network that a client's place is told from."""
-        for network, name, value in self.places:
-            yield from listed_networks([network], Place(name, value))
-        yield from listed_networks(self.fast_networks, Place(is_fast=True))
 
 
 @dataclass(frozen=True, slots=True)

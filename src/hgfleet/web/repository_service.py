@@ -13,8 +13,8 @@ from typing import Any
 
 from mercurial import error
 
+from hgfleet.adapters.location_files import Locations
 from hgfleet.errors import RejectedError, TransientError
-from hgfleet.model.locations import LocationTable
 from hgfleet.runtime import clock
 from hgfleet.web import arguments, clone_bundles
 from hgfleet.web.answer_cache import AnswerCache, CachedAnswer, Flights
@@ -52,7 +52,7 @@ class RepositoryService:
         self._flights = Flights()
         self._lane = CloneLane(site.clone_lane) if site.clone_lane is not None else None
         self._places = ClonePlaces(site.clone_places)
-        self._bundles = CloneBundles(LocationTable(site.locations()), CloneCounter(site.demand))
+        self._bundles = CloneBundles(Locations(site.locations), CloneCounter(site.demand))
 
     def answer(
         self, served: Served, request: Request, start: StartResponse, note: Note

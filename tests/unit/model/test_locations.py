@@ -48,14 +48,14 @@ def test_a_network_of_one_ip_version_says_nothing_about_the_other() -> None:
 
 
 def test_aws_publishes_regions_of_clients_in_both_ip_versions() -> None:
-    table = LocationTable(aws_networks(AWS))
+    table = LocationTable(aws_networks(AWS, "ec2region"))
     assert table.find("52.94.1.1") == Place("ec2region", "us-west-2")
     assert table.find("2600:1f14::1") == Place("ec2region", "us-west-2")
     assert table.find("3.5.141.7") == Place("ec2region", "ap-northeast-2")
 
 
 def test_google_publishes_regions_in_both_ip_versions() -> None:
-    table = LocationTable(google_networks(GOOGLE))
+    table = LocationTable(google_networks(GOOGLE, "gceregion"))
     assert table.find("34.1.209.1") == Place("gceregion", "africa-south1")
     assert table.find("2600:1900:8000::1") == Place("gceregion", "us-east10")
 
@@ -65,7 +65,7 @@ def test_google_publishes_regions_in_both_ip_versions() -> None:
 )
 def test_what_is_not_a_providers_file_is_refused(document: object) -> None:
     with pytest.raises(ConfigError, match="not a provider's file"):
-        aws_networks(document)
+        aws_networks(document, "ec2region")
 
 
 @pytest.mark.parametrize(
@@ -73,4 +73,4 @@ def test_what_is_not_a_providers_file_is_refused(document: object) -> None:
 )
 def test_a_damaged_row_is_refused(row: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="not a provider's file"):
-        google_networks({"prefixes": [row]})
+        google_networks({"prefixes": [row]}, "gceregion")
