@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.free_ports import free_port
 from hgfleet.adapters.haproxy_config import Mirror
 from hgfleet.adapters.haproxy_ssh import SshHost, SshOptions
-from tests.support.load_balancer import LoadBalancer, free_port, load_balancer, make_certificate
+from tests.support.load_balancer import LoadBalancer, load_balancer, make_certificate
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.free_ports import free_port
 from hgfleet.adapters.account_cache import AccountCache
 from hgfleet.adapters.cached_directory import CachedDirectory, CacheLimits
 from hgfleet.adapters.directory_status import DirectoryStatus
@@ -23,7 +24,6 @@ from hgfleet.errors import ConfigError, TransientError
 from hgfleet.model.ids import AccountName
 from tests.support.authority import make_authority
 from tests.support.relay import Relay
-from tests.support.server_process import free_port
 from tests.support.slapd import BIND_DN, GROUPS, PEOPLE, Slapd, person_dn, running_slapd
 from tests.support.waiting import wait_until
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.free_ports import free_port
 from hgfleet.adapters.ssh_key_files import ensure_key_pair, format_known_hosts
 from hgfleet.adapters.tls import CertificateFiles, ensure_certificates
 from hgfleet.adapters.toml_directory_edit import add_account, create_directory_file
@@ -61,18 +61,9 @@ def plan_hosts(roles_by_name: dict[str, tuple[str, ...]]) -> list[TestHost]:
     hosts = []
     for number, (name, roles) in enumerate(roles_by_name.items(), start=11):
         address = f"127.0.0.{number}"
-        ports = _free_ports(address, 3)
+        ports = (free_port(address) for _ in range(3))
         hosts.append(TestHost(name, address, roles, *ports))
     return hosts
-
-
-def _free_ports(address: str, count: int) -> Iterable[int]:
-    sockets = [socket.create_server((address, 0)) for _ in range(count)]
-    try:
-        return [int(bound.getsockname()[1]) for bound in sockets]
-    finally:
-        for bound in sockets:
-            bound.close()
 
 
 class HostFleet(Fleet):

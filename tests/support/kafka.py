@@ -26,7 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.server_process import ServerProcess, free_port
+from bench.free_ports import free_port
+from tests.support.server_process import ServerProcess
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from bench.free_ports import free_port
 from hgfleet.adapters.haproxy_config import HaproxyOptions, Mirror, Timing, render_haproxy
 from hgfleet.adapters.processes import Child, Program, run, start
 from hgfleet.adapters.tls import CertificateFiles, ensure_certificates
@@ -249,13 +250,6 @@ def check(options: HaproxyOptions, directory: Path) -> Path:
 def seen_header(repository: str, seq: int) -> str:
     """Return what HAProxy tells a mirror of what was seen."""
     return f"{zlib.crc32(repository.encode())}:{seq}"
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def is_listening(port: int) -> bool:

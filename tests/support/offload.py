@@ -17,6 +17,7 @@ from typing import Any
 from mercurial import verify
 from mercurial.repo import factory
 
+from bench.free_ports import free_port
 from hgfleet.adapters import view_files
 from hgfleet.adapters.bundle_offers import OfferedManifest
 from hgfleet.adapters.demand_counts import DemandCounts
@@ -33,7 +34,7 @@ from tests.support.clients import CURRENT_HG, HgClient
 from tests.support.exposures import Exposures, build, open_ui, write_extension
 from tests.support.mirror_host import MirrorHost
 from tests.support.s3_server import S3Server
-from tests.support.server_process import ServerProcess, free_port
+from tests.support.server_process import ServerProcess
 from tests.support.web_process import WebProcess
 
 PATH = RepoPath("team/app")

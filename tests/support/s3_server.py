@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench.free_ports import free_port
 from hgfleet.adapters.s3_client import S3Options, make_client
-from tests.support.server_process import ServerProcess, free_port
+from tests.support.server_process import ServerProcess
 
 ACCESS_KEY = "test-access-key"
 SECRET_KEY = "test-secret-key"

@@ -102,14 +102,6 @@ def can_connect(address: str, port: int, prefix: Sequence[str] = ()) -> bool:
     return True
 
 
-def free_port(address: str = "127.0.0.1") -> int:
-    """Return a port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def find(program: str) -> str:
     """Return a program's path; a missing one is a failure of `make setup-test`."""
     found = shutil.which(program)

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.free_ports import free_port
 from tests.support.clients import ROOT
-from tests.support.server_process import ServerProcess, find, free_port
+from tests.support.server_process import ServerProcess, find
 
 DEPLOY = ROOT / "deploy" / "ldap"
 SUFFIX = "dc=example,dc=org"

@@ -20,6 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from bench.free_ports import free_port
 from hgfleet.adapters.location_files import LocationOptions
 from hgfleet.adapters.tls import CertificateFiles, ensure_certificates
 from hgfleet.cli.probes import is_listening
@@ -156,13 +157,6 @@ def start_process(kind: str, options: dict[str, Any], log: Path) -> subprocess.P
             stderr=output,
             stdin=subprocess.DEVNULL,
         )
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _is_open(port: int) -> bool:
