@@ -8,6 +8,9 @@ MAKEFLAGS += --no-print-directory
 UP_ARGS ?=
 TESTS ?= tests
 TEST_ARGS ?=
+# Most tests wait, for processes to start or for leases to end: more workers than processors pay.
+# None of them for one file: TEST_ARGS="-n 0".
+TEST_WORKERS ?= 3
 BENCH_ARGS ?=
 
 # The locked environment first; programs that had to be fetched come after those of the system.
@@ -37,7 +40,8 @@ up: setup ## run a fleet on this machine; options in UP_ARGS
 
 .PHONY: test
 test: setup-test lint ## everything that CI runs; a part with TESTS=tests/unit, options in TEST_ARGS
-	@.venv/bin/python -X faulthandler -m pytest $(TEST_ARGS) $(TESTS)
+	@.venv/bin/python -X faulthandler -m pytest -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder \
+		$(TEST_ARGS) $(TESTS)
 
 .PHONY: lint
 lint: setup ## style, format, types, layers

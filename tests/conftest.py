@@ -27,6 +27,35 @@ settings.register_profile("dev", deadline=None, max_examples=100)
 settings.register_profile("ci", deadline=None, max_examples=300, print_blob=True, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
+# In a run of several workers what takes longest begins first, so that all end at about the same time.
+_LONGEST_FIRST = ("fault", "behaviour", "contract", "transcripts", "property", "unit")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep together what shares a set-up: a module, and everything on several hosts, whose site is made once.
+
+    With one worker the hosts come last: until then nothing of theirs needs a processor.
+    """
+    for item in items:
+        item.add_marker(
+            pytest.mark.xdist_group("hosts" if _is_on_hosts(item) else item.nodeid.split("::")[0])
+        )
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: (not _is_on_hosts(item), _rank(item)))
+    else:
+        items.sort(key=_is_on_hosts)
+
+
+def _is_on_hosts(item: pytest.Item) -> bool:
+    topologies = getattr(getattr(item, "callspec", None), "params", {}).values()
+    return "hosts_site" in getattr(item, "fixturenames", ()) or "hosts" in topologies
+
+
+def _rank(item: pytest.Item) -> int:
+    part = item.path.relative_to(_ROOT / "tests").parts[0]
+    return _LONGEST_FIRST.index(part) if part in _LONGEST_FIRST else 0
+
 
 def pytest_report_header() -> list[str]:
     """Name the Mercurial clients that tests of old ones do without."""

@@ -37,11 +37,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(fixture, topologies, indirect=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what runs on several hosts last: until then nothing of theirs needs a processor."""
-    items.sort(key=lambda item: "hosts" in getattr(getattr(item, "callspec", None), "params", {}).values())
-
-
 @pytest.fixture
 def one_mirror(request: pytest.FixtureRequest) -> Fleet:
     """A fleet of one mirror, as `make up` starts it unless a test asks for another SSH front (FRONTS)."""
