@@ -8,9 +8,9 @@ MAKEFLAGS += --no-print-directory
 UP_ARGS ?=
 TESTS ?= tests
 TEST_ARGS ?=
-# Most tests wait, for processes to start or for leases to end: more workers than processors pay.
-# None of them for one file: TEST_ARGS="-n 0".
-TEST_WORKERS ?= 3
+# Most tests wait, for processes to start or for leases to end, so they run side by side.
+# In one process, for a single file: TEST_ARGS="-n 0".
+TEST_WORKERS ?= 2
 BENCH_ARGS ?=
 
 # The locked environment first; programs that had to be fetched come after those of the system.
