@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from hgfleet.adapters.processes import PIPE, Program, find_program, run, start
 from hgfleet.errors import ConfigError, TransientError
+from tests.support.fleet import is_alive
+from tests.support.waiting import wait_until
 
 SLEEPER = (sys.executable, "-S", "-c", "import time; time.sleep(60)")
 PARENT = """
@@ -32,27 +33,13 @@ time.sleep(float(sys.argv[1]))
 """
 
 
-def _is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def _wait_until(condition: object, what: str) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-
-
 def test_a_child_is_killed_when_whoever_started_it_is_killed() -> None:
     source = str(Path(__file__).parents[2] / "src")
     parent = start(Program((sys.executable, "-c", PARENT, source), stdout=PIPE))
     pid = int(parent.stdout.readline())
-    assert _is_running(pid)
+    assert is_alive(pid)
     os.kill(parent.pid, signal.SIGKILL)
-    _wait_until(lambda: not _is_running(pid), "the child outlived its parent")
+    wait_until(lambda: not is_alive(pid), what="the child ends with its parent")
     assert parent.wait(10) == 128 + signal.SIGKILL
     parent.close()
 
@@ -61,7 +48,7 @@ def test_an_end_is_reported_with_its_status_and_takes_the_rest_of_the_group_with
     child = start(Program((sys.executable, "-S", "-c", GRANDPARENT, "0.05"), stdout=PIPE))
     assert child.stdout.readline() == b"forked\n"
     assert child.wait(10) == 0
-    _wait_until(lambda: not _group(child.pid), "a member of the group outlived its leader")
+    wait_until(lambda: not _group(child.pid), what="the group ends with its leader")
     child.close()
 
 
@@ -69,7 +56,7 @@ def test_kill_ends_the_whole_group() -> None:
     child = start(Program((sys.executable, "-S", "-c", GRANDPARENT, "60"), stdout=PIPE))
     assert child.stdout.readline() == b"forked\n"
     assert child.kill() == 128 + signal.SIGKILL
-    _wait_until(lambda: not _group(child.pid), "a member of the group survived")
+    wait_until(lambda: not _group(child.pid), what="the group ends")
     child.close()
 
 
@@ -124,10 +111,10 @@ def test_a_short_command_returns_status_and_output_or_says_that_it_took_too_long
 def _group(leader: int) -> list[int]:
     members = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and _is_running(int(entry.name)):
+        if entry.name.isdigit() and is_alive(int(entry.name)):
             try:
                 fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):
                 continue
             if int(fields[2]) == leader:
                 members.append(int(entry.name))
