@@ -40,8 +40,7 @@ up: setup ## run a fleet on this machine; options in UP_ARGS
 
 .PHONY: test
 test: setup-test lint ## everything that CI runs; a part with TESTS=tests/unit, options in TEST_ARGS
-	@.venv/bin/python -X faulthandler -m pytest -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder \
-		$(TEST_ARGS) $(TESTS)
+	@.venv/bin/python -X faulthandler -m pytest -n $(TEST_WORKERS) $(TEST_ARGS) $(TESTS)
 
 .PHONY: lint
 lint: setup ## style, format, types, layers

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
+
     from tests.support.hosts_fleet import Surroundings
     from tests.support.kafka import KafkaCluster
     from tests.support.s3_server import S3Server
@@ -31,25 +33,33 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 _LONGEST_FIRST = ("fault", "behaviour", "contract", "transcripts", "property", "unit")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Give workers whole units, so that what is shared in one is made once."""
+    from tests.support.work_units import UnitScheduling
+
+    return UnitScheduling(config, log)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep together what shares a set-up: a module, and everything on several hosts, whose site is made once.
+    """Put what runs on several hosts first where there are several workers, else last.
 
-    With one worker the hosts come last: until then nothing of theirs needs a processor.
+    Until then nothing of theirs needs a processor.
     """
+    from tests.support.work_units import HOSTS, unit_of
+
+    on_hosts = {item.nodeid for item in items if unit_of(item.nodeid) == HOSTS}
     for item in items:
-        item.add_marker(
-            pytest.mark.xdist_group("hosts" if _is_on_hosts(item) else item.nodeid.split("::")[0])
-        )
+        uses = "hosts_site" in getattr(item, "fixturenames", ())
+        if uses and item.nodeid not in on_hosts:
+            raise pytest.UsageError(
+                f"{item.nodeid}: name hosts_site in its module, or parametrize with hosts"
+            )
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: (not _is_on_hosts(item), _rank(item)))
+        items.sort(key=lambda item: (item.nodeid not in on_hosts, _rank(item)))
     else:
-        items.sort(key=_is_on_hosts)
-
-
-def _is_on_hosts(item: pytest.Item) -> bool:
-    topologies = getattr(getattr(item, "callspec", None), "params", {}).values()
-    return "hosts_site" in getattr(item, "fixturenames", ()) or "hosts" in topologies
+        items.sort(key=lambda item: item.nodeid in on_hosts)
 
 
 def _rank(item: pytest.Item) -> int:
