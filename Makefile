@@ -8,9 +8,8 @@ MAKEFLAGS += --no-print-directory
 UP_ARGS ?=
 TESTS ?= tests
 TEST_ARGS ?=
-# Most tests wait, for processes to start or for leases to end, so they run side by side.
-# In one process, for a single file: TEST_ARGS="-n 0".
-TEST_WORKERS ?= 2
+# Most tests wait, for processes to start or for leases to end: TEST_WORKERS=2 runs them side by side.
+TEST_WORKERS ?= 0
 BENCH_ARGS ?=
 
 # The locked environment first; programs that had to be fetched come after those of the system.
