@@ -31,6 +31,7 @@ CHECKS: dict[str, Check] = {
     "mirrors": doctor_fleet.check_mirrors,
     "repositories": doctor_fleet.check_repositories,
     "disk": doctor_machine.check_disk,
+    "locations": doctor_machine.check_locations,
     "load balancer": doctor_machine.check_balancer,
 }
 

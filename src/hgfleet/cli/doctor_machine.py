@@ -1,4 +1,5 @@
-"""What `hgfleet doctor` finds out about this machine: its disks, and HAProxy's configuration if it is here.
+"""What `hgfleet doctor` finds out about this machine: its disks, the files of address ranges that it was
+given, and HAProxy's configuration if it is here.
 
 Promises: a directory that is not there yet is judged by the one that it will lie in.
 Does not: look at other machines.
@@ -11,18 +12,23 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from hgfleet.adapters.location_files import read_ranges
 from hgfleet.adapters.processes import Program, run
 from hgfleet.cli.addresses import has_proxy
 from hgfleet.cli.fleet import Fleet
 from hgfleet.cli.rendered_files import haproxy_text
 from hgfleet.cli.services import find_haproxy
 from hgfleet.config.layout import FleetLayout
+from hgfleet.errors import ConfigError
 from hgfleet.model.finding import Finding
+from hgfleet.runtime import clock
 
 MIN_FREE_BYTES = 1024**3
 MIN_FREE_SHARE = 0.05
 CHECK_SECONDS = 30.0
-_DISK, _BALANCER = "disk", "load balancer"
+MAX_RANGES_DAYS = 30.0  # providers change theirs several times a week
+_DISK, _LOCATIONS, _BALANCER = "disk", "locations", "load balancer"
+_DAY_SECONDS = 86_400.0
 _GIB = 1024**3
 
 
@@ -53,6 +59,22 @@ def judge_room(what: str, free_bytes: int, total_bytes: int, free_files: int) ->
 
 def _existing(path: Path) -> Path:
     return next(place for place in (path, *path.parents) if place.exists())
+
+
+def check_locations(fleet: Fleet) -> Iterator[Finding]:
+    """Read the providers' files of address ranges as the processes do that tell where clients are."""
+    for location in fleet.config.locations:
+        if location.file is None:
+            continue
+        try:
+            networks = read_ranges(location.file, location.provider, location.attribute)
+        except ConfigError as error:
+            yield Finding(_LOCATIONS, False, str(error), error.hint or "fetch it from the provider")
+            continue
+        age_days = (clock.now() - location.file.stat().st_mtime) / _DAY_SECONDS
+        text = f"{location.file}: {len(networks)} networks, {age_days:.0f} days old"
+        is_old = age_days > MAX_RANGES_DAYS
+        yield Finding(_LOCATIONS, not is_old, text, "look at the timer that fetches it" if is_old else "")
 
 
 def check_balancer(fleet: Fleet) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from hgfleet.cli.doctor_command import CHECKS, Check, checks_for, examine
 from hgfleet.cli.doctor_fleet import find_stuck, judge_mirrors
 from hgfleet.cli.doctor_hosts import judge_certificate, judge_host
-from hgfleet.cli.doctor_machine import check_disk, judge_room
+from hgfleet.cli.doctor_machine import check_disk, check_locations, judge_room
 from hgfleet.cli.doctor_parts import check_blobs, check_directory, judge_agent
 from hgfleet.cli.fleet import Fleet, Place
 from hgfleet.cli.host_states import Told, clock_difference
@@ -158,6 +159,26 @@ def test_directories_that_are_not_there_yet_are_judged_by_where_they_will_lie(tm
         "the log",
         "blobs",
     }
+
+
+def test_a_providers_file_has_to_be_whole_and_recent(tmp_path: Path) -> None:
+    ranges = tmp_path / "cloud.json"
+    location = {"attribute": "gceregion", "provider": "google", "file": str(ranges)}
+    fleet = make_fleet(tmp_path, {"locations": [location]})
+
+    [absent] = check_locations(fleet)
+    assert not absent.is_good
+    assert absent.remedy
+    ranges.write_text("{")
+    assert bad(check_locations(fleet))
+    ranges.write_text('{"prefixes": [{"ipv4Prefix": "34.1.208.0/20", "scope": "us-west1"}]}')
+    [good] = check_locations(fleet)
+    assert good.is_good
+    assert "1 networks, 0 days old" in good.text
+    os.utime(ranges, (0, 0))
+    [old] = check_locations(fleet)
+    assert not old.is_good
+    assert "timer" in old.remedy
 
 
 def test_the_embedded_parts_are_tried(tmp_path: Path) -> None:
