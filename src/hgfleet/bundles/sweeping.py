@@ -1,4 +1,5 @@
-"""Removes bundles from a store that nothing names: of deleted repositories, and of runs that were killed.
+"""Removes bundles from a store that nothing names: of deleted repositories, and of runs that were killed;
+and what an upload left that was killed on its way.
 
 Promises: only what has a bundle's name, is older than the grace and is named by no manifest, no set that
 could be restored and no list of what is removed later; nothing while the log, which may name more, cannot be
@@ -16,6 +17,7 @@ from hgfleet.bundles.publishing import BundleStore
 from hgfleet.bundles.replacing import named_objects
 from hgfleet.errors import TransientError
 
+_UPLOAD_SECONDS = 86_400.0  # no upload that is still under way was begun so long ago
 _NAME = re.compile(r".+/[0-9a-f]{40}\.[0-9a-f]{12}\.[a-z0-9-]+\.hg")
 
 
@@ -26,6 +28,7 @@ def sweep(store: BundleStore, named: set[tuple[str, str]], before: float) -> Ite
     """
     if not store.is_exclusive:
         return
+    store.objects.clean_up(_UPLOAD_SECONDS)
     for stored in store.objects.list():
         is_named = (store.name, stored.name) in named
         if _NAME.fullmatch(stored.name) and not is_named and stored.modified_at < before:

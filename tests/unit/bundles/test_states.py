@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -366,6 +367,24 @@ def test_only_bundles_that_nothing_names_are_removed_and_only_after_the_grace(
     gone = list(sweep(here, {("near", name)} if is_named else {("far", name)}, before))
 
     assert (gone == [name], path.exists()) == (is_removed, not is_removed)
+
+
+@pytest.mark.parametrize(
+    ("age_seconds", "is_exclusive", "stays"),
+    [(2 * 86_400, True, False), (3600, True, True), (2 * 86_400, False, True)],
+)
+def test_what_a_killed_upload_left_is_removed_once_it_cannot_be_under_way(
+    tmp_path: Path, *, age_seconds: float, is_exclusive: bool, stays: bool
+) -> None:
+    draft = tmp_path / ".incoming" / "draft"
+    draft.parent.mkdir()
+    draft.write_bytes(b"half")
+    began_at = draft.stat().st_mtime - age_seconds
+    os.utime(draft, (began_at, began_at))
+
+    assert list(sweep(replace(store("near", tmp_path), is_exclusive=is_exclusive), set(), began_at)) == []
+
+    assert draft.exists() == stays
 
 
 def test_what_is_offered_could_be_restored_or_is_to_be_removed_is_named() -> None:
