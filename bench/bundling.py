@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.copies import repository_id
+from bench.copies import exposed_file, repository_id, wait_for_seqs
 from bench.cpu import cpu_seconds, with_descendants
 from bench.free_ports import free_port, is_listening
 from bench.history import build_history
@@ -34,6 +34,7 @@ from tests.support.waiting import wait_until
 _CHANGESETS = 8400
 _QUICK_CHANGESETS = 200
 _PATH = "bench/bundled"
+_SEQ = 2  # of the push; 1 is the creation
 _PLAIN_CLONE = "the same without a bundle"
 _PLAIN_BUNDLE = "`hg bundle`"
 _STORE, _OWN = "where=elsewhere", "where=mirror"
@@ -80,6 +81,8 @@ def measure_bundles(setting: Setting) -> Iterator[Row]:
         fleet.create(_PATH)
         hg = fleet.client()
         hg.run("-R", source, "push", "-q", fleet.ssh_url(_PATH), timeout_seconds=_CLONE_SECONDS).ok()
+        shown = exposed_file(fleet, fleet.mirror_names()[0], repository_id(fleet, _PATH))
+        wait_for_seqs({shown: _SEQ}, _MAKING_SECONDS, fleet.explain)
         rounds = 1 if setting.is_quick else max(1, setting.runs // 7)
         yield from _Makings(setting, fleet, source, rounds).rows()
         yield from _Clones(setting, fleet, rounds).rows()
