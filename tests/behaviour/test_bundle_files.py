@@ -114,7 +114,7 @@ def test_what_old_clients_may_stream_follows_the_format_that_was_asked_for(
     assert made.files[0].spec == "none-packed1;requirements=generaldelta,revlogv1"
 
 
-@pytest.mark.parametrize("step", ["_stream", "_make_scratch", "_prefixed"])
+@pytest.mark.parametrize("step", ["_stream", "make_scratch_copy", "_prefixed"])
 def test_a_run_that_fails_leaves_nothing_behind(
     exposures: Exposures,
     extension: Path,

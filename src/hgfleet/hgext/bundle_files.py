@@ -2,7 +2,7 @@
 
 The changegroup of the newer formats is generated once and compressed into all of them at the same time, each
 in a thread of its own. The streaming formats copy whole stores, drafts and secrets included; they are made
-from a scratch repository that has the public, exposed changesets and nothing else.
+from a scratch repository that has the public, exposed changesets and nothing else (hgext.scratch_copy).
 
 Promises: a file that is returned is complete, and its size and SHA-256 are of the bytes on disk; no changeset
 that is not public, or not exposed, is in any of them; whatever fails leaves no file behind in `directory`.
@@ -22,11 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mercurial import bundle2, changegroup, discovery, exchange, localrepo, streamclone, util
-from mercurial import ui as uimod
-from mercurial.repo import factory
+from mercurial import bundle2, changegroup, discovery, streamclone, util
 
-from hgfleet.errors import InvariantError
+from hgfleet.hgext.scratch_copy import count_changesets, head_nodes, make_scratch_copy
 from hgfleet.model.bundle_manifest import BundleType
 from hgfleet.model.ids import Digest, Node, Seq
 
@@ -87,7 +85,9 @@ def make_bundle_files(
     tip = public[max(heads)]
     order = list(BundleType)
     files.sort(key=lambda file: order.index(file.kind))
-    return Bundled(Seq(repo.hgfleet_view.seq), Node(tip.hex().decode()), _count(public), tuple(files))
+    return Bundled(
+        Seq(repo.hgfleet_view.seq), Node(tip.hex().decode()), count_changesets(public), tuple(files)
+    )
 
 
 @contextmanager
@@ -98,14 +98,6 @@ def _nothing_left_behind(directory: Path) -> Iterator[None]:
         for path in directory.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         raise
-
-
-def _head_nodes(repo: Any) -> list[bytes]:
-    return [repo.changelog.node(rev) for rev in repo.changelog.headrevs()]
-
-
-def _count(repo: Any) -> int:
-    return sum(1 for _ in repo)  # its length would count what is filtered, too
 
 
 # ---- a file while it is written
@@ -154,7 +146,7 @@ def _compressions(options: BundleOptions) -> dict[BundleType, _Compression]:
 
 
 def _changegroups(public: Any, directory: Path, options: BundleOptions, report: Report) -> list[BundleFile]:
-    outgoing = discovery.outgoing(public, ancestorsof=_head_nodes(public))
+    outgoing = discovery.outgoing(public, ancestorsof=head_nodes(public))
     files = _second_version(public, outgoing, directory, options, report)
     if BundleType.GZIP_V1 in options.kinds:
         group = changegroup.makechangegroup(public, outgoing, b"01", b"bundle")
@@ -229,29 +221,10 @@ def _streams(public: Any, directory: Path, options: BundleOptions, report: Repor
     if not kinds:
         return []
     scratch = directory / "scratch"
-    repo = _make_scratch(public, scratch, options.stream_format or {})
+    repo = make_scratch_copy(public, scratch, options.stream_format or {})
     files = [_stream(repo, kind, _Writer(kind, directory, report)) for kind in kinds]
     shutil.rmtree(scratch)
     return files
-
-
-def _make_scratch(public: Any, root: Path, stream_format: Mapping[str, bool | str]) -> Any:
-    """Make a plain repository that has the public changesets, all of them public there, too."""
-    ui = uimod.ui()
-    for name, value in stream_format.items():
-        ui.setconfig(
-            b"format", name.encode(), value if isinstance(value, bool) else value.encode(), b"hgfleet"
-        )
-    ui.setconfig(b"ui", b"quiet", b"yes", b"hgfleet")
-    localrepo.createrepository(ui, str(root).encode())
-    scratch = factory.repository(ui, str(root).encode())
-    # Mercurial asks this of a source on the same disk, as if its files were copied; a pull copies none.
-    scratch.supported = scratch.supported | public.requirements
-    exchange.pull(scratch, public.peer(), heads=_head_nodes(public))
-    scratch.invalidate(clearfilecache=True)
-    if _count(scratch) != _count(public) or scratch.revs(b"not public()"):
-        raise InvariantError("bundles.scratch", "the copy to be streamed has not exactly what is public")
-    return scratch
 
 
 def _stream(repo: Any, kind: BundleType, writer: _Writer) -> BundleFile:
