@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from hgfleet.model.bundle_manifest import BundleType
 from hgfleet.model.ids import Digest, Node, Seq
 
 _CHANGEGROUP_OPTIONS = {b"cg.version": b"02", b"tagsfnodescache": True, b"revbranchcache": True}
+_CHUNK_BYTES = 64 * 1024
 _QUEUED_CHUNKS = 64  # between the one that generates and each one that compresses
 _ZSTD_MAX_LEVEL = 20
 _LOOK_SECONDS = 0.2  # how late a compressor that has failed may be noticed
@@ -132,45 +133,50 @@ class _Writer:
 class _Compression:
     engine: bytes  # as bundles name it
     spec: str
-    options: Mapping[bytes, int]
+    header: bytes
+    options: Mapping[bytes, int] = field(default_factory=dict)
 
 
-def _compressions(options: BundleOptions) -> dict[BundleType, _Compression]:
+def _second_version_header(engine: bytes) -> bytes:
+    parameter = b"Compression=" + engine
+    return b"HG20" + len(parameter).to_bytes(4, "big") + parameter
+
+
+def _second_version_compressions(options: BundleOptions) -> dict[BundleType, _Compression]:
     threads = {b"threads": options.threads} if options.threads > 1 else {}
+    zstd, gzip = _second_version_header(b"ZS"), _second_version_header(b"GZ")
     known = {
-        BundleType.ZSTD_MAX: _Compression(b"ZS", "zstd-v2", {b"level": _ZSTD_MAX_LEVEL, **threads}),
-        BundleType.ZSTD: _Compression(b"ZS", "zstd-v2", {b"level": options.zstd_level, **threads}),
-        BundleType.GZIP_V2: _Compression(b"GZ", "gzip-v2", {}),
+        BundleType.ZSTD_MAX: _Compression(b"ZS", "zstd-v2", zstd, {b"level": _ZSTD_MAX_LEVEL, **threads}),
+        BundleType.ZSTD: _Compression(b"ZS", "zstd-v2", zstd, {b"level": options.zstd_level, **threads}),
+        BundleType.GZIP_V2: _Compression(b"GZ", "gzip-v2", gzip),
     }
     return {kind: compression for kind, compression in known.items() if kind in options.kinds}
 
 
 def _changegroups(public: Any, directory: Path, options: BundleOptions, report: Report) -> list[BundleFile]:
     outgoing = discovery.outgoing(public, ancestorsof=head_nodes(public))
-    files = _second_version(public, outgoing, directory, options, report)
+    files: list[BundleFile] = []
+    if second := _second_version_compressions(options):
+        bundle = bundle2.bundle20(public.ui)
+        bundle2._addpartsfromopts(public, bundle, b"bundle", outgoing, _CHANGEGROUP_OPTIONS)
+        files += _compress(bundle._getcorechunk(), second, directory, report)
     if BundleType.GZIP_V1 in options.kinds:
+        first = {BundleType.GZIP_V1: _Compression(b"GZ", "gzip-v1", b"HG10GZ")}
         group = changegroup.makechangegroup(public, outgoing, b"01", b"bundle")
-        engine = util.compengines.forbundletype(b"GZ")
-        chunks = _prefixed(b"HG10GZ", engine.compressstream(group.getchunks()))
-        files.append(_Writer(BundleType.GZIP_V1, directory, report).write_all(chunks, "gzip-v1"))
+        files += _compress(_joined(group.getchunks()), first, directory, report)
     return files
 
 
-def _second_version(
-    public: Any, outgoing: Any, directory: Path, options: BundleOptions, report: Report
+def _compress(
+    chunks: Iterable[bytes], compressions: Mapping[BundleType, _Compression], directory: Path, report: Report
 ) -> list[BundleFile]:
-    """Generate the parts once; every compressor takes them from a queue of its own."""
-    compressions = _compressions(options)
-    if not compressions:
-        return []
-    bundle = bundle2.bundle20(public.ui)
-    bundle2._addpartsfromopts(public, bundle, b"bundle", outgoing, _CHANGEGROUP_OPTIONS)
+    """Generate the chunks once; every compressor takes them from a queue of its own."""
     with ThreadPoolExecutor(len(compressions), "bundle") as pool:
         tasks = [
             _Compressor(pool, _Writer(kind, directory, report), how) for kind, how in compressions.items()
         ]
         try:
-            for chunk in bundle._getcorechunk():
+            for chunk in chunks:
                 for task in tasks:
                     task.feed(chunk)
         finally:  # or the threads would wait for ever
@@ -179,16 +185,27 @@ def _second_version(
         return [task.result() for task in tasks]
 
 
+def _joined(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Make larger chunks of small ones, which cost more to hand over than to compress."""
+    waiting: list[bytes] = []
+    size_bytes = 0
+    for chunk in chunks:
+        waiting.append(chunk)
+        size_bytes += len(chunk)
+        if size_bytes >= _CHUNK_BYTES:
+            yield b"".join(waiting)
+            waiting, size_bytes = [], 0
+    yield b"".join(waiting)
+
+
 class _Compressor:
     """Compresses what it is fed into one file, in a thread; the libraries let others run meanwhile."""
 
     def __init__(self, pool: ThreadPoolExecutor, writer: _Writer, how: _Compression) -> None:
         self._queue: queue.Queue[bytes | None] = queue.Queue(_QUEUED_CHUNKS)
-        parameter = b"Compression=" + how.engine
-        header = b"HG20" + len(parameter).to_bytes(4, "big") + parameter
         chunks = iter(self._queue.get, _END)
         body = util.compengines.forbundletype(how.engine).compressstream(chunks, how.options)
-        self._file = pool.submit(writer.write_all, _prefixed(header, body), how.spec)
+        self._file = pool.submit(writer.write_all, _prefixed(how.header, body), how.spec)
 
     def feed(self, chunk: bytes | None) -> None:
         """Hand on a chunk; blocks while the compressor is behind, and not once it has failed."""
