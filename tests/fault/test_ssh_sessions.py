@@ -29,7 +29,7 @@ lock_timeout = "3s"
 [access]
 service_accounts = ["lander"]
 """
-SSH_SETTINGS = "max_sessions_per_account = 3\n"
+SSH_SETTINGS = 'max_sessions_per_account = 3\naccount_check = "1s"\n'
 EACH_FRONT = pytest.mark.parametrize("fleet", FRONTS, indirect=True)
 
 
@@ -87,11 +87,29 @@ def open_sessions(fleet: Fleet) -> list[dict[str, Any]]:
 _started: list[subprocess.Popen[bytes]] = []
 
 
-def start_session(fleet: Fleet, repository: str) -> subprocess.Popen[bytes]:
+def add_person(fleet: Fleet, name: str) -> Path:
+    """Add a developer and return the private key."""
+    key = fleet.directory.parent / name
+    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)]).ok()
+    fleet.cli("user", "add", name, "--group", "developers", "--key", f"{key}.pub").ok()
+    return key
+
+
+def start_push(
+    fleet: Fleet, work: WorkingCopy, repository: str, account: str, key: Path
+) -> subprocess.Popen[bytes]:
+    """Start a push as somebody; the caller finishes it."""
+    ssh, url = fleet.ssh_command(key), fleet.ssh_url(repository, account=account)
+    return work.hg.start("push", "-f", "--config", f"ui.ssh={ssh}", url, cwd=work.directory)
+
+
+def start_session(
+    fleet: Fleet, repository: str, account: str = "", key: Path | None = None
+) -> subprocess.Popen[bytes]:
     """Open a session by hand and wait for its hello; the fixture `work` ends it."""
     ssh = fleet.endpoints["ssh"]
-    target = f"{fleet.endpoints['account']}@{ssh['host']}"
-    words = [*fleet.ssh_command().split(), "-p", str(ssh["port"]), target]
+    target = f"{account or fleet.endpoints['account']}@{ssh['host']}"
+    words = [*fleet.ssh_command(key).split(), "-p", str(ssh["port"]), target]
     process = subprocess.Popen(
         [*words, f"hg -R {repository} serve --stdio"],
         stdin=subprocess.PIPE,
@@ -363,6 +381,70 @@ def test_a_session_stuck_in_its_append_is_ended_and_frees_the_lock(
     assert not is_alive(worker["pid"])
     again = work.push(fleet.ssh_url(repository))
     assert again.status == 0 or "no changes found" in again.text, again
+    assert len(check_repository(fleet, repository)) == 1
+
+
+@EACH_FRONT
+def test_a_push_is_refused_when_its_account_left_the_group_while_it_uploaded(
+    fleet: Fleet, repository: str, work: WorkingCopy
+) -> None:
+    key = add_person(fleet, "leaver")
+    fleet.set_fault("push-before-append", "stall")
+    push = start_push(fleet, work, repository, "leaver", key)
+    fleet.wait_stalled("push-before-append")
+    fleet.cli("user", "groups", "leaver", "readers").ok()
+    fleet.clear_fault("push-before-append")
+
+    refused = finish(push)
+    assert refused.status == 255
+    assert "you may not push to this repository; nothing was changed" in refused.text
+    assert "Traceback" not in refused.text
+    assert check_repository(fleet, repository) == []
+
+
+@EACH_FRONT
+def test_a_session_of_a_disabled_account_is_told_so_and_hung_up_with_its_push(
+    fleet: Fleet, repository: str, work: WorkingCopy
+) -> None:
+    key = add_person(fleet, "sacked")
+    fleet.set_fault("push-before-checks", "stall")
+    push = start_push(fleet, work, repository, "sacked", key)
+    fleet.wait_stalled("push-before-checks")
+    fleet.cli("user", "disable", "sacked").ok()
+    wait_no_sessions(fleet)
+
+    ended = finish(push)
+    assert ended.status == 255
+    assert ended.text.count("this account is disabled") == 1
+    assert "Traceback" not in ended.text
+    assert check_repository(fleet, repository) == []
+
+
+@EACH_FRONT
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (["groups", "NAME", "readers"], b"abort: you may not push to this repository"),
+        (["key", "NAME", "KEY", "--remove"], b"abort: this key is not the account's any more"),
+        (["disable", "NAME"], b"abort: this account is disabled"),
+    ],
+    ids=["left-the-group", "lost-the-key", "disabled"],
+)
+def test_an_open_session_writes_with_the_rights_that_its_account_has_now(
+    fleet: Fleet, repository: str, work: WorkingCopy, change: list[str], line: bytes
+) -> None:
+    work.push(fleet.ssh_url(repository)).ok()
+    name = f"writer-{change[0]}"
+    key = add_person(fleet, name)
+    session = start_session(fleet, repository, name, key)
+    fleet.cli("user", *(word.replace("NAME", name).replace("KEY", f"{key}.pub") for word in change)).ok()
+
+    arguments = {"namespace": "bookmarks", "key": "mine", "old": "", "new": work.node()}
+    request = "pushkey\n" + "".join(f"{key} {len(value)}\n{value}" for key, value in arguments.items())
+    _, err = session.communicate(request.encode(), timeout=30)
+    assert line in err
+    assert b"Traceback" not in err
+    assert "mine" not in work.run("identify", "-B", fleet.ssh_url(repository)).ok().out
     assert len(check_repository(fleet, repository)) == 1
 
 

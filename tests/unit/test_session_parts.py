@@ -161,6 +161,7 @@ def test_a_deadline_page_is_over_only_after_its_time() -> None:
 
 GOOD = {
     "account": "alice",
+    "key": "SHA256:x",
     "groups": ["developers"],
     "path": "team/app",
     "repository": "0" * 31 + "1",
@@ -182,6 +183,7 @@ def test_a_request_names_its_pusher_or_means_the_account() -> None:
         {"account": 3},
         {"groups": "developers"},
         {"groups": [1]},
+        {"key": None},
         {"path": "../x"},
         {"repository": "x"},
         {"partition": True},

@@ -110,6 +110,7 @@ def run_sessions_process(start: Start) -> int:
     return run_session_server(
         SessionServerOptions(
             socket=layout.sessions_socket,
+            rights_socket=layout.rights_socket,
             hgrc=layout.hgrc,
             repositories=layout.primary.repositories,
             max_sessions=start.config.ssh.max_sessions,
@@ -130,6 +131,7 @@ def run_ssh_process(start: Start) -> int:
         server=ssh_server(start.layout),
         agent_socket=start.layout.agent_socket,
         sessions_socket=start.layout.sessions_socket,
+        rights_socket=start.layout.rights_socket,
         audit_file=start.layout.audit_file,
         site=Site(
             name=config.site.name,
@@ -141,6 +143,7 @@ def run_ssh_process(start: Start) -> int:
             max_sessions=ssh.max_sessions,
             max_sessions_per_account=ssh.max_sessions_per_account,
             visible_wait_seconds=config.push.visible_wait_seconds,
+            account_check_seconds=ssh.account_check_seconds,
         ),
     )
     return run_ssh_front(options, open_directory(start.layout))

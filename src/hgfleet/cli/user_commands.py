@@ -107,7 +107,7 @@ def change_groups(name: str, groups: tuple[str, ...], fleet: Fleet) -> None:
 @click.argument("name")
 @fleet_options
 def disable_user(name: str, fleet: Fleet) -> None:
-    """Refuse an account from its next login on."""
+    """Refuse an account: log-ins and writes at once, and its open sessions end soon (ssh.account_check)."""
     toml_directory_edit.set_enabled(_accounts_file(fleet), name, is_enabled=False)
     click.echo(f"disabled {name}")
 

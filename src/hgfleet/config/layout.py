@@ -110,6 +110,11 @@ class FleetLayout:
         """Where the session server listens."""
         return self.run / "sessions.sock"
 
+    @property
+    def rights_socket(self) -> Path:
+        """Where the SSH front tells sessions what an account may do now."""
+        return self.run / "ssh-rights.sock"
+
     def clones_socket(self, host: HostName) -> Path:
         """Return where a mirror's process for full clones listens."""
         return self.run / f"clones-{host}.sock"

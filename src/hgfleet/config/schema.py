@@ -107,6 +107,11 @@ class SshSection(Section):
     idle_timeout_seconds: Duration = setting(
         "5m", "a client that answers no keep-alive for so long is cut off", key="idle_timeout"
     )
+    account_check_seconds: Duration = setting(
+        "30s",
+        "how often the accounts of open sessions are looked up; those of a disabled one are hung up",
+        key="account_check",
+    )
     trusted_proxies: Networks = setting(
         [], "networks of load balancers: their connections must start with a PROXY header (v1 or v2)"
     )

@@ -82,6 +82,7 @@ def append(repo: Any, tr: Any, base: Base, heads_before: frozenset[int]) -> Prep
     spool = Spool(_spool_directory(bound), bound.options.inline_limit_bytes)
     try:
         prepared = _prepare(repo, tr, base, heads_before, change, spool)
+        _check_rights()
         message = _hand_over(bound, prepared.request)
     finally:
         spool.discard()
@@ -132,6 +133,14 @@ def _prepare(
         **capture.describe_changesets(repo, change, heads_before),
     }
     return Prepared(_request(base, who, body, payload, spool.inline), after, rows, _nodes(repo, change))
+
+
+def _check_rights() -> None:
+    """Refuse what may not be written any more: an upload takes long enough for rights to change."""
+    try:
+        session_context.check_before_append()
+    except FleetError as exc:
+        raise nothing_changed(reason_of(exc), hint_of(exc)) from exc
 
 
 def _say_uploading(repo: Any, size_bytes: int) -> None:

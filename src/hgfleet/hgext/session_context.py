@@ -68,6 +68,7 @@ class SessionPage:
 _recorded: list[RecordedChange] = []
 _put_off: dict[str, Callable[[], None]] = {}
 _pages: list[SessionPage] = []
+_conditions: list[Callable[[], None]] = []
 _registers: list[Path] = []
 _ACCOUNT_FILE = "account"
 
@@ -106,6 +107,17 @@ def account_of(pid: str) -> str:
         with suppress(OSError):
             return (register / pid / _ACCOUNT_FILE).read_text()
     return ""
+
+
+def require_before_append(condition: Callable[[], None]) -> None:
+    """Have `condition` asked before every change is handed over; it raises FleetError to refuse."""
+    _conditions[:] = [condition]
+
+
+def check_before_append() -> None:
+    """Raise FleetError when the session may not write any more; nothing is asked where there is none."""
+    for condition in _conditions:
+        condition()
 
 
 def record(change: RecordedChange) -> None:

@@ -12,7 +12,7 @@ import shutil
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.errors import FleetError, RejectedError
@@ -27,18 +27,29 @@ from hgfleet.hgext.session_request import CatchUpRequest, ServeRequest, parse_ca
 from hgfleet.hgext.session_worker import Session, WorkerSetting
 from hgfleet.model.frames import encode_frame, error_header
 
+if TYPE_CHECKING:
+    from hgfleet.hgext.session_server import SessionServerOptions
+
 
 class SessionJobs:
     """What the server's operations run in a child; needs Mercurial loaded, so made after preload."""
 
-    def __init__(self, repositories: Path, places_file: Path, max_reads: int) -> None:
+    def __init__(self, server: SessionServerOptions) -> None:
         ui = preload_mercurial()
         options = read_options(ui)
-        scratch = Path(options.spool_directory or repositories.parent) / "sessions"
+        scratch = Path(options.spool_directory or server.repositories.parent) / "sessions"
         shutil.rmtree(scratch, ignore_errors=True)  # of a server that was killed
         scratch.mkdir(parents=True)
         self._warm_up = WarmUp(ui, scratch / "warm-up")
-        self._setting = WorkerSetting(ui, options, repositories, places_file, max_reads, scratch)
+        self._setting = WorkerSetting(
+            ui=ui,
+            options=options,
+            repositories=server.repositories,
+            places_file=server.socket.with_name("sessions.places"),
+            rights_socket=server.rights_socket,
+            max_reads=server.max_reads,
+            scratch=scratch,
+        )
 
     @staticmethod
     def describe(header: Header) -> dict[str, Any]:

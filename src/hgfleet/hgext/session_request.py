@@ -29,7 +29,8 @@ class ServeRequest:
 
     account: AccountName
     pusher: AccountName  # the account, or whom a service account pushes for
-    groups: frozenset[str]
+    key: str  # the fingerprint of the one that was proved
+    groups: frozenset[str]  # at the time of the request; a write asks again (session_rights)
     path: RepoPath
     repository: RepoId
     partition: Partition
@@ -67,6 +68,7 @@ def parse_serve(header: dict[str, Any]) -> ServeRequest:
     return ServeRequest(
         account=account,
         pusher=parse_account_name(header.get("pusher") or account),
+        key=_text(header, "key"),
         groups=frozenset(groups),
         path=parse_repo_path(_text(header, "path")),
         repository=parse_repo_id(_text(header, "repository")),

@@ -45,6 +45,7 @@ class SessionServerOptions:
     """Where the session server finds everything, and its limits; the rest is in the hgrc."""
 
     socket: Path
+    rights_socket: Path  # where the SSH front tells what an account may do now
     hgrc: Path  # the only Mercurial configuration; must load hgfleet.hgext.fleet
     repositories: Path  # one directory per repository id
     max_sessions: int = 64
@@ -60,9 +61,7 @@ def run_session_server(options: SessionServerOptions) -> int:
     _fix_environment(options.hgrc)
     from hgfleet.hgext.session_jobs import SessionJobs  # imports Mercurial, which reads the environment
 
-    places_file = options.socket.with_name("sessions.places")
-    jobs = SessionJobs(options.repositories, places_file, options.max_reads)
-    return SessionServer(options, jobs).run()
+    return SessionServer(options, SessionJobs(options)).run()
 
 
 def _fix_environment(hgrc: Path) -> None:

@@ -2,7 +2,8 @@
 
 Promises: the worker's environment, identity and configuration are ours, nothing of them the client's; before
 the hello the copy is at the end of its log; a write passes the access rule, a look at the disk and at the log
-agent before its data is asked for. Whatever goes wrong, the client reads one line, never a traceback.
+agent before its data is asked for, and the access rule again before the log has it. Whatever goes wrong, the
+client reads one line, never a traceback.
 Does not: fork, watch itself, or authenticate (session_server, the SSH front).
 """
 
@@ -31,6 +32,7 @@ from hgfleet.hgext.session_lines import recorded_lines, visibility_line
 from hgfleet.hgext.session_permissions import Need, guard_commands
 from hgfleet.hgext.session_places import Places
 from hgfleet.hgext.session_request import ServeRequest
+from hgfleet.hgext.session_rights import SessionRights
 from hgfleet.model.access import write_access
 from hgfleet.model.client_line import client_line
 
@@ -51,6 +53,7 @@ class WorkerSetting:
     options: Options
     repositories: Path
     places_file: Path
+    rights_socket: Path
     max_reads: int
     scratch: Path  # one directory per worker, for uploads; the server removes it
 
@@ -66,6 +69,7 @@ class Session:
         self._setting = setting
         self._request = request
         self._agent = LogAgentClient(Path(setting.options.agent_socket), _AGENT_SECONDS)
+        self._rights = SessionRights(setting.rights_socket, request)
         self._places = Places(setting.places_file, setting.max_reads)
         self._root = Path()
         self._repo: Any = None
@@ -117,6 +121,7 @@ class Session:
         self._root = Path(os.fsdecode(self._repo.root))
 
     def _serve(self) -> None:
+        session_context.require_before_append(self._check_access)
         guard_commands(self._check, self._after_write)
         wireprotoserver.sshserver(self._repo.ui, self._repo).serveuntil(self._stop)
 
@@ -135,11 +140,10 @@ class Session:
             self._check_agent()
 
     def _check_access(self) -> None:
+        groups = self._rights.groups()
         state = seqfile.read(self._root)
         writers = state.settings.writers if state is not None else ()
-        write_access(True, self._request.groups, writers).require(
-            "access.write", "you may not push to this repository"
-        )
+        write_access(True, groups, writers).require("access.write", "you may not push to this repository")
 
     def _check_disk(self) -> None:
         free = os.statvfs(self._root)

@@ -24,6 +24,7 @@ from hgfleet.ssh.audit import AuditFile
 from hgfleet.ssh.gate import Site
 from hgfleet.ssh.local_services import LocalServices
 from hgfleet.ssh.reception import FleetReception, SessionLimits
+from hgfleet.ssh.rights import RightsService
 
 _THREADS = 16  # of each executor: a log agent that hangs must not keep anybody from logging in
 _log = logging.getLogger("hgfleet.ssh")
@@ -36,6 +37,7 @@ class SshFrontOptions:
     server: FrontOptions | OpenSshOptions  # which server it is, and where it listens
     agent_socket: Path
     sessions_socket: Path
+    rights_socket: Path
     audit_file: Path
     site: Site = field(default_factory=Site)
     session_limits: SessionLimits = field(default_factory=SessionLimits)
@@ -57,11 +59,15 @@ async def _serve(options: SshFrontOptions, directory: Directory) -> int:
     ):
         accounts = Accounts(directory, lookups)
         services = LocalServices(options.agent_socket, options.sessions_socket, calls)
-        front = _make_front(options.server, _make_reception(options, accounts, services))
+        reception = _make_reception(options, accounts, services)
+        rights = RightsService(options.rights_socket, reception.groups_now)
+        await rights.start()
+        front = _make_front(options.server, reception)
         port = await front.start()
         _log.info("ssh.ready", extra={"server": type(front).__name__, "port": port})
         await stop.wait()
         await front.stop(options.stop_grace_seconds)
+        rights.stop()
     _log.info("ssh.stopped")
     return 0
 

@@ -44,20 +44,30 @@ class Admission:
 
 def admit(visit: Visit, account: Account | None, site: Site) -> Admission:
     """Decide whether the visitor may ask for this at all. Raises RejectedError."""
+    known = require_standing(account, visit.key_fingerprint)
+    command = parse_command(visit.command)
+    return Admission(known.name, _pusher(visit, known.name, site), groups_of(known), command)
+
+
+def require_standing(account: Account | None, key_fingerprint: str) -> Account:
+    """Return the account if who came in with this key may still act for it. Raises RejectedError."""
     if account is None:
         raise RejectedError("account.unknown", "there is no such account any more")
     if not account.is_enabled:
         raise RejectedError(
             "account.disabled", "this account is disabled", hint="ask an operator of this site"
         )
-    if visit.key_fingerprint not in {PublicKey(key, "").fingerprint for key in account.keys}:
+    if key_fingerprint not in {PublicKey(key, "").fingerprint for key in account.keys}:
         # A connection outlives the log-in that it began with, and opens new sessions.
         raise RejectedError(
             "account.key-removed", "this key is not the account's any more", hint="log in with another one"
         )
-    command = parse_command(visit.command)
-    groups = account.groups | {own_group(account.name)}
-    return Admission(account.name, _pusher(visit, account.name, site), groups, command)
+    return account
+
+
+def groups_of(account: Account) -> frozenset[str]:
+    """Return the groups with whose rights an account acts: the directory's, and its own."""
+    return account.groups | {own_group(account.name)}
 
 
 def own_group(account: AccountName) -> str:

@@ -1,7 +1,8 @@
 """Receives each visit that the SSH server lets in, and sees it through to its exit status.
 
 Promises: exactly one log line and one audit line per visit, with its outcome; descriptors made for a session
-are closed here whatever happens; a client that hangs up takes its session with it.
+are closed here whatever happens; a client that hangs up takes its session with it. A session whose account
+was disabled or removed, or lost the key, is told so and hung up within `account_check_seconds`.
 Does not: decide what may be asked for (ssh.gate) or move bytes.
 """
 
@@ -17,12 +18,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from hgfleet.adapters.session_client import OpenSession, SessionEnd
-from hgfleet.errors import FleetError, TransientError
+from hgfleet.errors import FleetError, RejectedError, TransientError
 from hgfleet.model.client_line import client_line
 from hgfleet.model.command import Banner, Clone, Serve, ShowConfig, ShowGroup, format_command
 from hgfleet.ports.directory import Account
 from hgfleet.ports.ssh_front import Streams, Visit
-from hgfleet.runtime import clock
+from hgfleet.runtime import async_clock, clock
 from hgfleet.ssh import gate
 from hgfleet.ssh.accounts import Accounts
 from hgfleet.ssh.audit import AuditFile
@@ -42,6 +43,7 @@ class SessionLimits:
     max_sessions_per_account: int = 16
     wait_seconds: float = 10.0  # for room, before a session is refused
     visible_wait_seconds: float = 2.0
+    account_check_seconds: float = 30.0
 
 
 @dataclass(slots=True)
@@ -97,6 +99,13 @@ class FleetReception:
 
     async def account(self, name: str) -> Account | None:
         return await self._accounts.find(name)
+
+    async def groups_now(self, name: str, key_fingerprint: str) -> frozenset[str]:
+        """Return the groups with whose rights who came in with this key acts now.
+
+        Raises RejectedError when there are none any more, TransientError when it can't be known.
+        """
+        return gate.groups_of(gate.require_standing(await self.account(name), key_fingerprint))
 
     async def receive(self, visit: Visit, streams: Streams) -> int:
         record = _Record(uuid.uuid4().hex, visit.account, visit.client_address, visit.key_fingerprint)
@@ -183,6 +192,7 @@ class FleetReception:
         request = {
             "account": admission.account,
             "pusher": admission.pusher,
+            "key": record.key,
             "groups": sorted(admission.groups),
             "path": bound.path,
             "repository": bound.repository,
@@ -192,11 +202,43 @@ class FleetReception:
         }
         session = await self._open_session(request, streams)
         try:
-            end = await _wait_end(session, streams)
+            end = await self._wait_end(session, streams, record)
         finally:
             session.close()
         record.changes, record.last_seq = end.changes, end.last_seq
         return end.status
+
+    async def _wait_end(self, session: OpenSession, streams: Streams, record: _Record) -> SessionEnd:
+        """Return how the session ended; hang up when the client goes away or its account may not stay.
+
+        What is hung up has a little while to end.
+        """
+        end = asyncio.ensure_future(session.end())
+        gone = asyncio.ensure_future(streams.wait_hung_up())
+        fallen = asyncio.ensure_future(self._wait_fallen(record.account, record.key))
+        try:
+            await asyncio.wait({end, gone, fallen}, return_when=asyncio.FIRST_COMPLETED)
+            if not end.done():
+                session.hang_up()
+                await asyncio.wait({end}, timeout=_HANG_UP_SECONDS)
+                if fallen.done():
+                    _tell_why(fallen.result(), streams, record)
+            return end.result() if end.done() else _HUNG_UP
+        finally:
+            for task in (end, gone, fallen):
+                task.cancel()
+            await asyncio.gather(end, gone, fallen, return_exceptions=True)
+
+    async def _wait_fallen(self, name: str, key_fingerprint: str) -> RejectedError:
+        """Return why an open session may not stay, once that is so; an outage ends none."""
+        while True:
+            await async_clock.sleep(self._limits.account_check_seconds)
+            try:
+                await self.groups_now(name, key_fingerprint)
+            except RejectedError as error:
+                return error
+            except TransientError:
+                continue  # its writes are refused once the cache's bound is over
 
     async def _open_session(self, request: dict[str, object], streams: Streams) -> OpenSession:
         if streams.are_clients_own:  # in the mail of a server that hangs they would keep the client waiting
@@ -209,17 +251,6 @@ class FleetReception:
                 os.close(descriptor)
 
 
-async def _wait_end(session: OpenSession, streams: Streams) -> SessionEnd:
-    """Return how the session ended; when the client goes away first, hang up and wait a little for that."""
-    end = asyncio.ensure_future(session.end())
-    gone = asyncio.ensure_future(streams.wait_hung_up())
-    try:
-        await asyncio.wait({end, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not end.done():
-            session.hang_up()
-            await asyncio.wait({end}, timeout=_HANG_UP_SECONDS)
-        return end.result() if end.done() else _HUNG_UP
-    finally:
-        for task in (end, gone):
-            task.cancel()
-        await asyncio.gather(end, gone, return_exceptions=True)
+def _tell_why(error: RejectedError, streams: Streams, record: _Record) -> None:
+    record.code, record.reason = error.code, str(error)
+    streams.tell(client_line(error))
