@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import asyncssh
 import pytest
@@ -249,3 +250,14 @@ class TestOpenSshBehindProxy(BehindProxyContract):
         with openssh_behind_proxy(tmp_path_factory.mktemp("front")) as running:
             running.header = VERSION_2
             yield running
+
+
+@pytest.mark.parametrize("key", ["key", "other"], ids=["an-account", "a-stranger-in-an-outage"])
+def test_a_connection_in_which_no_session_is_open_is_ended(tmp_path: Path, key: str) -> None:
+    with openssh_front(tmp_path, unused_timeout_seconds=1.0) as running:
+        running.reception.is_unavailable = key == "other"
+        *words, target = running.words(key=key)
+        outcome = run([*words, "-N", target], env=clean_environment(running.directory))
+    assert outcome.status == 255
+    assert "Permission denied" not in outcome.err
+    assert "terminating inactive connection" in running.log()

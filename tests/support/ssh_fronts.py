@@ -90,10 +90,10 @@ def embedded_front(directory: Path, entrance: EntranceOptions = NO_PROXY) -> Ite
 
 
 @contextmanager
-def openssh_front(directory: Path) -> Iterator[Running]:
+def openssh_front(directory: Path, unused_timeout_seconds: float = 60.0) -> Iterator[Running]:
     """Run the reception and an sshd that listens itself."""
     running = prepare(directory)
-    sshd = prepare_sshd(running)
+    sshd = prepare_sshd(running, unused_timeout_seconds)
     with ExitStack() as reception:
 
         def start_reception() -> None:
@@ -143,7 +143,7 @@ def prepare(directory: Path) -> Running:
     return Running(directory, ScriptedReception({ACCOUNT: (key,)}), free_port())
 
 
-def prepare_sshd(running: Running) -> Sshd:
+def prepare_sshd(running: Running, unused_timeout_seconds: float = 60.0) -> Sshd:
     """Write sshd's configuration and its accounts."""
     sshd = Sshd(running.directory / "sshd")
     sshd.accounts.write([ACCOUNT, "nobody-here"])
@@ -161,6 +161,7 @@ def prepare_sshd(running: Running) -> Sshd:
                 max_connections=50,
                 login_timeout_seconds=30,
                 idle_timeout_seconds=300,
+                unused_timeout_seconds=unused_timeout_seconds,
             )
         )
     )

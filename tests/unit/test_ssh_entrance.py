@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -150,31 +150,60 @@ def test_a_socket_that_cannot_be_made_is_said_before_anything_starts(
     assert refused.value.code == "ssh.socket"
 
 
-def test_connections_beyond_the_limit_are_closed_until_others_end(loop: LoopThread, tmp_path: Path) -> None:
+@pytest.fixture
+def entrance(loop: LoopThread, tmp_path: Path) -> Iterator[Callable[[int], SshEntrance]]:
+    """Run an entrance with room for so many, before a program that echoes."""
     program = tmp_path / "sshd"
     program.write_text(WAITS_FOR_INPUT)
     program.chmod(0o755)
-    limits = SshdProgram(program, tmp_path / "sshd_config", max_connections=2)
+    started: list[SshEntrance] = []
 
-    def accept() -> SshEntrance:
-        return SshEntrance(listen("127.0.0.1", 0), EntranceOptions(), SshdConnections(limits).serve)
+    def start(max_connections: int) -> SshEntrance:
+        limits = SshdProgram(program, tmp_path / "sshd_config", max_connections=max_connections)
 
-    entrance = loop.call(accept)
-    try:
-        first, second = (socket.create_connection(("127.0.0.1", entrance.port), 10) for _ in range(2))
+        def accept() -> SshEntrance:
+            return SshEntrance(listen("127.0.0.1", 0), EntranceOptions(), SshdConnections(limits).serve)
+
+        started.append(loop.call(accept))
+        return started[-1]
+
+    yield start
+    for entrance in started:
+        loop.call(entrance.close)
+
+
+def connect(entrance: SshEntrance, address: str) -> socket.socket:
+    """Connect from one of this machine's own addresses."""
+    return socket.create_connection(("127.0.0.1", entrance.port), 10, source_address=(address, 0))
+
+
+def test_connections_beyond_the_limit_are_closed_until_others_end(
+    entrance: Callable[[int], SshEntrance],
+) -> None:
+    running = entrance(2)
+    with connect(running, "127.0.0.1") as first, connect(running, "127.0.0.2") as second:
         assert all(echoes(connection) for connection in (first, second))
-        with socket.create_connection(("127.0.0.1", entrance.port), 10) as third:
+        with connect(running, "127.0.0.3") as third:
             assert not echoes(third)
         first.close()
 
         def has_room() -> bool:
-            with socket.create_connection(("127.0.0.1", entrance.port), 10) as fourth:
+            with connect(running, "127.0.0.3") as fourth:
                 return echoes(fourth)
 
         wait_until(has_room, what="room for another")
-        second.close()
-    finally:
-        loop.call(entrance.close)
+
+
+def test_one_address_holds_no_more_than_half_of_all_connections(
+    entrance: Callable[[int], SshEntrance],
+) -> None:
+    running = entrance(4)
+    with connect(running, "127.0.0.1") as first, connect(running, "127.0.0.1") as second:
+        assert all(echoes(connection) for connection in (first, second))
+        with connect(running, "127.0.0.1") as third:
+            assert not echoes(third)
+        with connect(running, "127.0.0.2") as other:
+            assert echoes(other)
 
 
 def echoes(connection: socket.socket) -> bool:

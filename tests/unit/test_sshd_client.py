@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from hgfleet.cli.openssh import CLIENT
+from hgfleet.errors import RejectedError
+from hgfleet.model.ids import parse_account_name
 from tests.support.clients import Outcome, run
 
 NOTHING_CHANGED = (
@@ -100,3 +102,40 @@ def test_the_answer_is_written_and_its_status_is_the_exit_status(serve: Serve) -
     account, key, address, person, command = requests[0].split(b"\0")
     assert (account, key, address, person) == (b"alice", b"SHA256:x", b"192.0.2.7", b"carol")
     assert 1000 < len(command) < 10_000
+
+
+NAMES = [
+    "alice",
+    "a.b+c@d-e_f",
+    "a" * 100,
+    "a" * 101,
+    "",
+    "-x",
+    ".x",
+    "a b",
+    "a\nb",
+    'a"b',
+    "é",
+    "٣",
+    "a/b",
+    "a\n",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_during_an_outage_only_what_can_be_an_accounts_name_is_let_in_to_hear_so(
+    tmp_path: Path, name: str
+) -> None:
+    outcome = program("keys", str(tmp_path / "none"), name, "ssh-ed25519", "AAAA").ok()
+    try:
+        parse_account_name(name)
+    except RejectedError:
+        assert outcome.out == ""
+    else:
+        assert outcome.out.endswith(' outage reception" ssh-ed25519 AAAA\n')
+
+
+@pytest.mark.parametrize("word", ["", "a b", "a\nrestrict", 'a"b', "a,b c", "#"])
+def test_no_line_is_made_of_a_key_that_is_no_plain_word(tmp_path: Path, word: str) -> None:
+    for key in (("ssh-ed25519", word), (word, "AAAA")):
+        assert program("keys", str(tmp_path / "none"), "alice", *key).ok().out == ""

@@ -74,6 +74,7 @@ PerSourceMaxStartups {per_source}
 MaxSessions {max_sessions}
 ClientAliveInterval {alive_seconds}
 ClientAliveCountMax {alive_count}
+UnusedConnectionTimeout {unused_seconds}
 TCPKeepAlive yes
 
 # ChaCha20 would be chosen first, and costs twice as much as AES-GCM on processors of today.
@@ -97,6 +98,7 @@ class SshdOptions:
     max_connections: int
     login_timeout_seconds: float
     idle_timeout_seconds: float
+    unused_timeout_seconds: float = 60.0  # of a connection in which no session is open
 
 
 def render_sshd_config(options: SshdOptions) -> str:
@@ -118,6 +120,7 @@ def render_sshd_config(options: SshdOptions) -> str:
         max_sessions=_MAX_SESSIONS_PER_CONNECTION,
         alive_seconds=math.ceil(options.idle_timeout_seconds / _KEEPALIVES),
         alive_count=_KEEPALIVES,
+        unused_seconds=math.ceil(options.unused_timeout_seconds),
     )
 
 

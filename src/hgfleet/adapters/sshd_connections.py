@@ -3,9 +3,9 @@
 sshd gets the connection's own socket and the client's address as a variable that only we can set (`SetEnv`;
 clients may send none of that name), from which the gate takes it.
 
-Promises: at most `max_connections` at once, and `max_logins_per_address` of one address that are younger
-than a log-in may take (sshd's MaxStartups does not count in this mode). A session goes on when this process
-ends.
+Promises: at most `max_connections` at once, half of them of one address, and `max_logins_per_address` of one
+that are younger than a log-in may take (sshd's MaxStartups does not count in this mode). So whoever is let in
+only to hear of an outage holds no more than half. A session goes on when this process ends.
 Does not: watch what sshd does.
 """
 
@@ -83,13 +83,14 @@ class SshdConnections:
         )
 
     def _has_room(self, address: str) -> bool:
-        youngest = clock.monotonic() - self._options.login_timeout_seconds
-        logging_in = [
-            other for other in self._connections if other.address == address and other.started_at > youngest
-        ]
+        options = self._options
+        youngest = clock.monotonic() - options.login_timeout_seconds
+        alike = [other for other in self._connections if other.address == address]
+        logging_in = [other for other in alike if other.started_at > youngest]
         return (
-            len(self._connections) < self._options.max_connections
-            and len(logging_in) < self._options.max_logins_per_address
+            len(self._connections) < options.max_connections
+            and len(alike) < max(1, options.max_connections // 2)
+            and len(logging_in) < options.max_logins_per_address
         )
 
     def _ended(self, connection: _Connection) -> None:

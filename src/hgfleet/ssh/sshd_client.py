@@ -9,8 +9,9 @@ Both start anew for every login, so they are one file of the standard library's 
 
 Promises: whether a key opens an account, and what a visitor may do, is asked of the reception and nobody
 else. When that can't be asked, a client is told "temporarily unavailable, nothing was changed" (exit 75), not
-"permission denied": its key is then let in to a command that says so and can do nothing else. A client that
-goes away is noticed and takes its session with it.
+"permission denied": its key is then let in to a command that says so and can do nothing else. For a name that
+is no account's nothing is printed, in an outage neither. A client that goes away is noticed and takes its
+session with it.
 Does not: import hgfleet, read the configuration, decide anything or move a session's bytes.
 """
 
@@ -28,6 +29,10 @@ TEMPORARILY, HUNG_UP = 75, 129
 ANSWER_SECONDS = 7.0  # longer than the reception asks the directory; twice that is in the log-in's time
 MAX_COMMAND_BYTES = 8192  # what is longer is refused, and need not arrive whole for that
 MAX_ANSWER_BYTES = 256 * 1024
+ALPHANUMERIC = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
+ACCOUNT = ALPHANUMERIC | set("._+@-")
+MAX_ACCOUNT_CHARACTERS = 100
+PLAIN = ALPHANUMERIC | set("/._+:@=,-")
 UNAVAILABLE = "abort: temporarily unavailable, nothing was changed: "
 NOT_CONFIRMED = "abort: not confirmed: it may still appear; push again to find out"
 OUTAGES = {
@@ -46,6 +51,8 @@ def main(arguments: list[str]) -> int:
 
 def print_keys(path: str, account: str, key_type: str, key: str) -> int:
     """Print the line that lets the offered key in, if it is one of the account's."""
+    if not (is_account(account) and is_plain(key_type) and is_plain(key)):
+        return 0  # nobody's, whatever the reception would say; and no line is made of it
     try:
         reception = connect(path)
         reception.send("\0".join((account, key_type, key)).encode("utf-8", "surrogateescape"))
@@ -58,6 +65,16 @@ def print_keys(path: str, account: str, key_type: str, key: str) -> int:
         what = "directory" if answer.startswith(b"?") else "reception"
         write(OUTPUT, outage_line(what, f"{key_type} {key}").encode())
     return 0
+
+
+def is_account(text: str) -> bool:
+    """Tell whether a name can be an account's: model.ids has the rule."""
+    return 0 < len(text) <= MAX_ACCOUNT_CHARACTERS and text[0] in ALPHANUMERIC and not set(text) - ACCOUNT
+
+
+def is_plain(text: str) -> bool:
+    """Tell whether a key's type or text is a word that no parser takes apart: adapters.sshd_config's rule."""
+    return bool(text) and not set(text) - PLAIN
 
 
 def outage_line(what: str, key: str) -> str:
