@@ -1,7 +1,8 @@
 """The children of the session server: forked, given their requests, watched, reaped.
 
 Promises: a child that was told to hang up is killed after the grace; one past its append deadline is killed
-at once. One child waits in advance for the next request, forked when another has ended.
+at once, and one that has told its status and does not end, soon after. One child waits in advance for the
+next request, forked when another has ended.
 Does not: know what a child does (session_jobs), or be one (session_fork).
 """
 
@@ -18,6 +19,8 @@ from hgfleet.hgext import session_fork
 from hgfleet.hgext.session_connection import Connection
 from hgfleet.hgext.session_fork import Forked, Header, Work
 from hgfleet.runtime import clock
+
+PUT_OFF_SECONDS = 30.0  # for writing caches of a large repository
 
 
 @dataclass(slots=True)
@@ -37,6 +40,11 @@ class Child:
         """Its process."""
         return self.forked.pid
 
+    @property
+    def is_done(self) -> bool:
+        """Whether its client has been answered, so that only what was put off is left."""
+        return self.status is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -50,9 +58,12 @@ class Ended:
 class Children:
     """All children of this process; `forget_parent` is called first in each child."""
 
-    def __init__(self, work: Work, forget_parent: Callable[[], None]) -> None:
+    def __init__(
+        self, work: Work, forget_parent: Callable[[], None], put_off_seconds: float = PUT_OFF_SECONDS
+    ) -> None:
         self._work = work
         self._forget_parent = forget_parent
+        self._put_off_seconds = put_off_seconds
         self._child_by_pid: dict[int, Child] = {}
         self._spare: Forked | None = None
         self._is_closed = False
@@ -83,9 +94,18 @@ class Children:
 
     def hang_up(self, child: Child, grace_seconds: float, number: int = signal.SIGHUP) -> None:
         """Tell a child to end; it is killed after the grace."""
+        ends_at = clock.monotonic() + grace_seconds
         if child.kill_at is None:
-            child.kill_at = clock.monotonic() + grace_seconds
+            child.kill_at = ends_at
             _signal(child.pid, number)
+        elif child.is_done:
+            child.kill_at = min(child.kill_at, ends_at)
+
+    def note_done(self, child: Child, status: int) -> None:
+        """Keep the status that a child has told, and bound what it does after that."""
+        child.status = status
+        ends_at = clock.monotonic() + self._put_off_seconds
+        child.kill_at = ends_at if child.kill_at is None else min(child.kill_at, ends_at)
 
     def enforce(self) -> list[Child]:
         """Kill whoever is over its time; return those newly found past an append deadline."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _TICK_SECONDS = 0.25
 _MAX_CATCH_UPS = 16
+_PROCESSES_PER_PLACE = 2  # one that is done and not gone yet keeps nobody out, but has a bound as well
 _REQUEST_SECONDS = 10.0  # a connection that has asked for nothing by then is dropped
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger("hgfleet.sessions")
@@ -213,8 +214,9 @@ class SessionServer:
         if self._is_stopping:
             raise TransientError("sessions.stopping", "the session server is stopping")
         limit = self._options.max_sessions if description["op"] == "serve" else _MAX_CATCH_UPS
-        running = [child for child in self._children if child.description["op"] == description["op"]]
-        if len(running) >= limit:
+        alike = [child for child in self._children if child.description["op"] == description["op"]]
+        running = sum(not child.is_done for child in alike)
+        if running >= limit or len(alike) >= _PROCESSES_PER_PLACE * limit:
             raise TransientError("sessions.full", "too many sessions at once", hint="try again in a minute")
         try:
             child = self._children.start(header, descriptors, description, connection)
@@ -226,9 +228,10 @@ class SessionServer:
     def _hear(self, child: Child) -> None:
         """Take a child's word that it is done, and pass it on while the kernel takes the process down."""
         self._selector.unregister(child.forked.control)
-        child.status = child.forked.take_status()
-        if child.status is not None:
-            self._answer_end(child, child.status)
+        status = child.forked.take_status()
+        if status is not None:
+            self._children.note_done(child, status)
+            self._answer_end(child, status)
 
     # ---- what goes on by itself
 
