@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,3 +148,32 @@ def test_a_view_that_a_power_cut_took_part_of_counts_as_missing(hg: Path) -> Non
     (hg / view_files.EXPOSED).write_bytes(b"")
     assert view_files.read_exposed(hg) is None
     assert view_files.expose(hg, Seq(1)) == 1
+
+
+def test_a_view_that_is_made_again_never_changes_the_file_that_may_be_in_force_by_now(hg: Path) -> None:
+    view = make(hg, 3)
+    path = hg / view_files.VIEWS / "3.json"
+    with path.open("rb") as being_exposed:
+        make(hg, 3)
+        assert parse_view(being_exposed.read()) == view
+        assert path.stat().st_ino != os.fstat(being_exposed.fileno()).st_ino
+    assert view_files.read_view(hg, Seq(3)) == view
+    assert view_files.view_seqs(hg) == [3]
+
+
+def test_a_view_that_cannot_be_made_again_leaves_the_one_that_was_there(
+    hg: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = make(hg, 3)
+
+    def fail(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:5])
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", fail)
+        with pytest.raises(OSError, match="no space"):
+            view_files.write_view(hg, view)
+    assert view_files.read_view(hg, Seq(3)) == view
+    assert sorted(path.name for path in (hg / view_files.VIEWS).iterdir()) == ["3.json", "3.phaseroots"]

@@ -22,19 +22,24 @@ from hgfleet.model.view import View, format_view, parse_view
 
 EXPOSED = "hgfleet-exposed"
 VIEWS = "hgfleet-views"
+_SCRATCH = ".new"
 _LOAD_ATTEMPTS = 20  # each lost attempt needs one more exposure *and* a prune in between
 
 
 def write_view(hg_directory: Path, view: View) -> None:
     """Make the view of an applied seq available to `expose`; the files that it names are already there.
 
-    Nobody looks for it before it is whole, so it needs no other name first.
+    Nobody looks for a new one before it is whole, so that needs no other name first. One that is made again
+    may be put in force at any moment, and is then what readers load: it is replaced, never written to.
     """
     path = hg_directory / VIEWS / f"{view.seq}.json"
+    target = path.with_name(f"{path.name}{_SCRATCH}") if path.exists() else path
     try:
-        path.write_bytes(format_view(view))
+        target.write_bytes(format_view(view))
+        if target != path:
+            target.replace(path)
     except OSError:
-        path.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
         raise
 
 
