@@ -4,7 +4,7 @@ asyncio accepts when a listening socket becomes readable and starts to speak at 
 to come. So what asyncio gets is one end of a pair of sockets, rung whenever the entrance let somebody in.
 
 Promises: what is accepted says the client's own address when asked for its peer, and has nothing of the
-header left to read.
+header left to read; however many finish their headers at once, none waits for another one to come.
 Does not: decide whose header is believed (adapters.ssh_entrance does).
 """
 
@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 from hgfleet.adapters.prompt_sockets import PromptSocket
 from hgfleet.adapters.ssh_entrance import EntranceOptions, SshEntrance
+
+_RINGS = 4096
 
 
 class ProxiedListener(socket.socket):
@@ -25,15 +28,24 @@ class ProxiedListener(socket.socket):
         bell, self._rope = socket.socketpair()
         super().__init__(bell.family, bell.type, bell.proto, fileno=bell.detach())
         self.setblocking(False)
+        self._rope.setblocking(False)
         self._address = listener.getsockname()
         self._admitted: deque[PromptSocket] = deque()
         self._entrance = SshEntrance(listener, options, self._admit)
 
     def accept(self) -> tuple[PromptSocket, Any]:
         """Return somebody who was let in. Raises BlockingIOError when nobody is left."""
-        super().recv(1)
+        if not self._admitted:
+            self._stop_ringing()
+            raise BlockingIOError
         connection = self._admitted.popleft()
         return connection, connection.getpeername()
+
+    def _stop_ringing(self) -> None:
+        """Take every ring off the bell, which asyncio watches until then: it accepts a few at a time."""
+        with suppress(BlockingIOError):
+            while super().recv(_RINGS):
+                pass
 
     def listen(self, backlog: int = 0) -> None:
         """Do nothing: the entrance listens."""
@@ -54,4 +66,5 @@ class ProxiedListener(socket.socket):
         assert isinstance(connection, PromptSocket)  # noqa: S101 - a PromptSocket accepts its own kind
         connection.client_address = address
         self._admitted.append(connection)
-        self._rope.send(b".")
+        with suppress(BlockingIOError):  # it rings already, and goes on while somebody is left
+            self._rope.send(b".")
