@@ -81,7 +81,8 @@ def _service(options: UnitOptions) -> list[str]:
         "# It is ready when the log and everything else that it needs answer, however long that takes.",
         "TimeoutStartSec=infinity",
         f"TimeoutStopSec={STOP_SECONDS}",
-        "# Its own processes are ended by it, in their order.",
+        "# Its own processes are ended by it, in their order. What is left then has nobody to talk to:",
+        "# an sshd's session ends with its reception, which is one of them.",
         "KillMode=mixed",
         "LimitNOFILE=65536",
     ]
