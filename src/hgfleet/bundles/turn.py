@@ -4,6 +4,8 @@ Each says that it lives by a record of the state topic, `bundler/<host>`, and wa
 heard. That two work at once for a moment does no harm, as of two manifests that replace the same one is in
 force; it is only work for nothing.
 
+A host that has come to lead the fleet has no replica any more: its bundler stands back like one that leaves.
+
 Promises: one that has been silent for a lease by our own clock is stepped in for, one that says goodbye at
 once; an only bundler waits for nobody and says nothing.
 Does not: decide about repositories.
@@ -39,6 +41,7 @@ class TurnOptions:
     bundlers: Sequence[HostName]
     agent_socket: Path
     lease_seconds: float
+    may_lead: bool = False  # this host is the primary or a standby
 
 
 class Turn(threading.Thread):
@@ -53,16 +56,19 @@ class Turn(threading.Thread):
         self._heard_at = dict.fromkeys(options.bundlers[:place], now)  # until a lease has shown otherwise
         self._is_alone = len(options.bundlers) < 2
         self._beaten_at = -options.lease_seconds
+        self._leads = options.may_lead  # until the agent has said otherwise
 
     @property
     def is_ours(self) -> bool:
-        """Whether none that comes before us is heard of."""
+        """Whether none that comes before us is heard of, and we have a replica."""
+        if self._leads:
+            return False
         since = clock.boottime() - self._options.lease_seconds
         return all(at <= since for at in list(self._heard_at.values()))
 
     def run(self) -> None:
         """Speak and listen until told to stop; then say goodbye."""
-        if self._is_alone:
+        if self._is_alone and not self._options.may_lead:
             return
         backoff = Backoff(0.05, 1.0)
         while not self._stop_event.is_set():
@@ -81,9 +87,14 @@ class Turn(threading.Thread):
 
     def _beat(self, client: LogAgentClient) -> None:
         now = clock.boottime()
-        if now - self._beaten_at >= self._options.lease_seconds / _BEATS_PER_LEASE:
-            client.state_publish({self._key: {"at": clock.now()}})
-            self._beaten_at = now
+        if now - self._beaten_at < self._options.lease_seconds / _BEATS_PER_LEASE:
+            return
+        self._beaten_at = now
+        if self._options.may_lead:
+            had_led, self._leads = self._leads, client.hello().epoch > 0
+            if self._leads and not had_led:
+                _log.info("bundles.leading", host=self._options.host)
+        client.state_publish({self._key: None if self._leads else {"at": clock.now()}})
 
     def _take(self, events: EventStream[StateEvent], backoff: Backoff) -> None:
         event = events.next_event(_LOOK_SECONDS)

@@ -59,7 +59,14 @@ def bundlers_turn(layout: FleetLayout) -> TurnOptions:
     """Return who makes bundles in this fleet, and that it is us."""
     bundlers = [host.name for host in hosts_with(layout.config, "bundler")]
     lease_seconds = layout.config.membership.lease_seconds
-    return TurnOptions(layout.agent_host.name, bundlers, layout.agent_socket, lease_seconds)
+    own = layout.own_host
+    return TurnOptions(
+        host=layout.agent_host.name,
+        bundlers=bundlers,
+        agent_socket=layout.agent_socket,
+        lease_seconds=lease_seconds,
+        may_lead=own is not None and own.is_leading,
+    )
 
 
 def check_policy(config: FleetConfig) -> CheckPolicy:

@@ -88,6 +88,7 @@ def find_host_conflicts(config: FleetConfig) -> Iterator[str]:
             yield f"hosts[{place}].{problem}"
         if not host.bind and not is_ip(host.address):
             yield f"hosts[{place}].bind: is needed where address is a name"
+    yield from _find_bundlers_without_replica(config)
     yield from _find_missing_roles(config)
     yield from _find_unshared_parts(config)
     yield from _find_unfit_tables(config)
@@ -111,6 +112,12 @@ def _find_role_conflicts(host: HostSection) -> Iterator[str]:
     guests = [role for role in host.roles if role in GUEST_ROLES]
     if guests and not copies:
         yield f"roles: {guests[0]} uses the log agent of a {', '.join(COPY_ROLES[:-1])} or mirror on its host"
+
+
+def _find_bundlers_without_replica(config: FleetConfig) -> Iterator[str]:
+    for place, host in enumerate(config.hosts):
+        if "bundler" in host.roles and "primary" in host.roles:
+            yield f"hosts[{place}].roles: a bundler works on a replica: beside a standby or a mirror"
 
 
 def _find_missing_roles(config: FleetConfig) -> Iterator[str]:

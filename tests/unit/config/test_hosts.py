@@ -83,6 +83,10 @@ def test_a_configuration_with_hosts_reads_back_the_same_from_anywhere(tmp_path: 
             "hosts[0].roles: a host is at most one of primary, standby, mirror",
         ),
         (
+            [PRIMARY | {"roles": ["primary", "coordinator", "bundler"]}, MIRROR],
+            "hosts[0].roles: a bundler works on a replica: beside a standby or a mirror",
+        ),
+        (
             [PRIMARY, MIRROR, BALANCER | {"roles": ["balancer", "bundler"]}],
             "hosts[2].roles: bundler uses the log agent of a primary, standby or mirror on its host",
         ),

@@ -230,6 +230,19 @@ def test_a_bundler_that_falls_silent_is_stepped_in_for(place: AgentPlace) -> Non
         stop.set()
 
 
+def test_a_bundler_whose_host_leads_leaves_the_work_to_those_with_a_replica(place: AgentPlace) -> None:
+    stop, bundlers = threading.Event(), [HostName("a"), HostName("b")]
+    leading = Turn(TurnOptions(HostName("a"), bundlers, place.socket, 600.0, may_lead=True), stop)
+    second, stop_second = turn(place, "b", 600.0)
+    leading.start()
+    try:
+        wait_until(lambda: second.is_ours, what="the second works")
+        assert not leading.is_ours
+    finally:
+        stop.set()
+        stop_second.set()
+
+
 def test_an_only_bundler_waits_for_nobody(place: AgentPlace) -> None:
     alone = Turn(TurnOptions(HostName("a"), [HostName("a")], place.socket, 600.0), threading.Event())
     nowhere = Turn(TurnOptions(HostName("mirror1"), [], place.socket, 600.0), threading.Event())
