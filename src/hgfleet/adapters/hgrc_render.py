@@ -51,6 +51,7 @@ class HgrcOptions:
     visible_wait_seconds: float
     lock_timeout_seconds: float
     allow_faults: bool
+    advertise_bundles: bool = True
 
 
 def render_hgrc(options: HgrcOptions) -> str:
@@ -84,6 +85,7 @@ def _own_section(options: HgrcOptions) -> dict[str, str]:
         "inline-limit": str(options.inline_limit_bytes),
         "append-deadline": f"{options.append_deadline_seconds:g}",
         "visible-wait": f"{options.visible_wait_seconds:g}",
+        "advertise-clone-bundles": "yes" if options.advertise_bundles else "no",
         "allow-faults": "yes" if options.allow_faults else "no",
     }
 

@@ -302,6 +302,7 @@ def _site(start: Start) -> SiteOptions:
         site_name=config.site.name,
         trusted_proxies=http_proxies(config),
         locations=location_options(config),
+        advertise_bundles=config.bundles.advertise,
         bundle_directories=served_directories(config.stores),
     )
 

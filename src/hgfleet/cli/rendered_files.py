@@ -45,6 +45,7 @@ def hgrc_text(layout: FleetLayout) -> str:
             append_deadline_seconds=config.push.append_deadline_seconds,
             visible_wait_seconds=config.push.visible_wait_seconds,
             lock_timeout_seconds=config.push.lock_timeout_seconds,
+            advertise_bundles=config.bundles.advertise,
             allow_faults=config.testing.allow_faults,
         )
     )

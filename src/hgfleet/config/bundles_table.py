@@ -100,6 +100,7 @@ class BundlesSection(Section):
     locations_interval_seconds: Duration = setting(
         "1m", "how often it is looked whether a file of [[locations]] changed", key="locations_interval"
     )
+    advertise: bool = setting(True, "tell clients that clone without the bundles how they are used")
     path: FilePath = setting(
         "bundles", f'directory of the store "{OWN_STORE}", which one machine has where no other is named'
     )

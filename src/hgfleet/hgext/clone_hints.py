@@ -41,7 +41,7 @@ def add_hint(
     """Add the hint to a full clone whose client says that it did not try bundles; None: it knows none."""
     if cbattempted is not False or not _has_bundles(repo):
         return
-    if repo.ui.configbool(b"hgfleet", ADVERTISE, True):
+    if repo.ui.configbool(b"hgfleet", ADVERTISE):
         bundler.newpart(b"output", data=_HINT, mandatory=False)
 
 

@@ -45,6 +45,7 @@ def register(item: Any) -> None:
     item(SECTION, b"append-deadline", default=b"10")
     item(SECTION, b"visible-wait", default=b"2")
     item(SECTION, b"allow-faults", default=False)
+    item(SECTION, b"advertise-clone-bundles", default=True)
     item(SECTION, b"ssh-url", default=b"")  # where to push, told to who tries to over HTTP
 
 

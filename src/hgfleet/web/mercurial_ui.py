@@ -74,6 +74,7 @@ def _items(site: SiteOptions) -> list[tuple[bytes, bytes, bytes]]:
         (b"hgfleet", b"role", b"web"),
         (b"hgfleet", b"host", site.host.encode()),
         (b"hgfleet", b"ssh-url", site.ssh_url.encode()),
+        (b"hgfleet", b"advertise-clone-bundles", b"yes" if site.advertise_bundles else b"no"),
         (b"experimental", b"evolution", b"all"),
         # Arguments in a body are understood but not asked for: a client writes head and body apart, and the
         # second write waits 40 ms for the acknowledgement of the first.

@@ -26,6 +26,7 @@ class SiteOptions:
     site_name: str = "hgfleet"
     trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For is believed
     locations: LocationOptions = LocationOptions()
+    advertise_bundles: bool = True  # to clients that clone without them
     bundle_directories: tuple[tuple[str, Path], ...] = ()  # by store: what we serve ourselves
     clone_lane: Path | None = None  # the socket of the process that makes full clones; None: made here
     clone_places: int = 4  # how many of them at once, per worker
