@@ -20,6 +20,7 @@ from tests.support.slapd import PEOPLE, Slapd, running_slapd
 
 DORA, ERIK = "dora@example.org", "erik@example.org"
 LARGE_BYTES = 6_000_000
+BUNDLES = '\n[bundles]\ninterval = "1s"\ntypes = ["gzip-v2"]\n'
 
 
 @dataclass
@@ -51,6 +52,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> Itera
             key = ensure_key_pair(directory / "keys" / account, account)
             slapd.add_account(account, groups=["developers", "creators"], keys=[key])
         config = LONG_LEASE + slapd.config_text() + s3_server.config_text(bucket, prefix="payloads/")
+        bundles = s3_server.make_bucket("fleet-bundles")
+        s3_server.let_everybody_read(bundles)
+        config += BUNDLES + s3_server.bundle_store_text("east", bundles, prefix="hg/")
         fleet = Fleet(directory / "fleet", config=config)
         try:
             yield Site(fleet.start(), slapd, s3_server, s3_server.data / bucket, directory / "keys")
@@ -91,6 +95,29 @@ def test_a_large_push_by_an_ldap_account_goes_through_s3_and_says_so(
     status, text = site.push(work, repository)
     assert status == 0, text
     assert "uploading" not in text
+
+
+def test_bundles_are_published_to_a_bucket_and_cloned_from_there(
+    site: Site, repository: str, tmp_path: Path
+) -> None:
+    fleet = site.fleet
+    fleet.create(repository)
+    work = WorkingCopy.init(fleet.client(), tmp_path / "work")
+    work.commit("bundled")
+    assert site.push(work, repository)[0] == 0
+    fleet.cli("repo", "set", repository, "--bundles", "on").ok()
+    manifest = fleet.https_url(f"{repository}?cmd=clonebundles")
+    fleet.wait(lambda: fleet.fetch(manifest).body, "the bundle is offered")
+    url, *attributes = fleet.fetch(manifest).body.decode().split()
+    assert url.startswith(site.s3.url_of("fleet-bundles", f"hg/{repository}/"))
+    assert "ec2region=us-east-1" in attributes
+    node = work.commit("after the bundle")
+    assert site.push(work, repository)[0] == 0
+
+    cloned = fleet.client().run("clone", fleet.https_url(repository), tmp_path / "clone").ok()
+
+    assert f"applying clone bundle from {url}" in cloned.text
+    assert WorkingCopy(fleet.client(), tmp_path / "clone").node("tip") == node
 
 
 def test_without_the_blob_store_only_large_pushes_wait(site: Site, repository: str, tmp_path: Path) -> None:

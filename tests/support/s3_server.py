@@ -127,6 +127,15 @@ class S3Server:
             f'credentials_file = "{self.credentials_file}"\n'
         )
 
+    def bundle_store_text(self, name: str, bucket: str, *, prefix: str = "") -> str:
+        """Return the table of a bundle store in a bucket, which everybody may read."""
+        return (
+            f'\n[bundles.stores.{name}]\nkind = "s3"\nattributes = ["ec2region={REGION}"]\n'
+            f'endpoint = "{self.endpoint}"\nregion = "{REGION}"\nbucket = "{bucket}"\nprefix = "{prefix}"\n'
+            f'credentials_file = "{self.credentials_file}"\naddressing = "path"\nexpiry = "7d"\n'
+            f'base_url = "{self.url_of(bucket, prefix).rstrip("/")}"\n'
+        )
+
     def _write_credentials(self) -> None:
         self.credentials_file.write_text(
             f"[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n"
