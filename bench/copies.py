@@ -17,6 +17,7 @@ from types import TracebackType
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.model.ids import RepoId
 from hgfleet.model.settings import RepoSettings
+from hgfleet.model.state import last_record
 from tests.support.fleet import Fleet
 
 _APPLIED = Path("current/.hg/store/hgfleet-seq")
@@ -57,7 +58,7 @@ def exposed_file(fleet: Fleet, host: str, repository: RepoId) -> Path:
 def read_seq(path: Path) -> int:
     """Return the seq that a file names; 0 where there is none yet."""
     try:
-        return int(json.loads(path.read_bytes())["seq"])
+        return int(json.loads(last_record(path.read_bytes()))["seq"])
     except (FileNotFoundError, NotADirectoryError):
         return 0
 
@@ -94,7 +95,7 @@ class Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        known: list[tuple[int, int] | None] = [None for _ in self.files]
+        known: list[tuple[int, int, int] | None] = [None for _ in self.files]
         while not self._is_over.wait(_POLL_SECONDS):
             for place, path in enumerate(self.files):
                 now = _identity(path)
@@ -107,9 +108,9 @@ class Watch:
         return min(at for known, at in self.seen_at_by_seq[place].items() if known >= seq)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path) -> tuple[int, int, int] | None:
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return found.st_ino, found.st_mtime_ns
+    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hgfleet.model.state import last_record
 from tests.support.clients import ROOT, clean_environment, run
 
 RAW_FILES = ("store/00changelog.i", "store/00changelog.d", "store/00manifest.i", "store/obsstore")
@@ -64,7 +65,7 @@ def _sha256(path: Path) -> str:
 
 
 def _seq_fields(directory: Path) -> dict[str, Any]:
-    fields = json.loads((directory / ".hg" / "store" / "hgfleet-seq").read_text())
+    fields = json.loads(last_record((directory / ".hg" / "store" / "hgfleet-seq").read_bytes()))
     return {name: fields[name] for name in ("repository", "seq", "digest", "fingerprint", "settings")}
 
 

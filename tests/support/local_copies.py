@@ -24,6 +24,7 @@ REPOSITORY = RepoId("ab" * 16)
 PARTITION = Partition(1)
 # Caches are not replicated; undo files and the lock are this host's own.
 IGNORED = (
+    "hgfleet-seq",
     "undo",
     "journal.desc",
     "cache",

@@ -26,6 +26,7 @@ from hgfleet.hgext.copies import Copy
 from hgfleet.hgext.recovery import bring_up_to_date
 from hgfleet.model.ids import RepoId, Seq
 from hgfleet.model.settings import RepoSettings
+from hgfleet.model.state import last_record
 from tests.support.clients import ROOT
 from tests.support.fleet import descendants, is_alive
 from tests.support.waiting import wait_until
@@ -172,9 +173,8 @@ class Mirror:
     def applied(self, repository: RepoId) -> int:
         """Up to where its copy is."""
         try:
-            return int(
-                json.loads((self.hg_directory(repository) / "store" / "hgfleet-seq").read_text())["seq"]
-            )
+            data = (self.hg_directory(repository) / "store" / "hgfleet-seq").read_bytes()
+            return int(json.loads(last_record(data))["seq"])
         except FileNotFoundError:
             return 0
 

@@ -1,7 +1,7 @@
 """What each host's copy of one repository says about itself, read from its files.
 
-Promises: reads small files that are replaced by rename, so a value is old or new, never torn; a host without
-the repository has seq 0.
+Promises: reads small files that are replaced by rename or get a line more, so a value is old or new, never
+torn; a host without the repository has seq 0.
 Does not: open repositories or bring anything up to date.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from hgfleet.config.layout import HostLayout
 from hgfleet.model.ids import RepoId
+from hgfleet.model.state import last_record
 
 SEQ_FILE = Path(".hg/store/hgfleet-seq")
 EXPOSED_FILE = Path(".hg/hgfleet-exposed")
@@ -51,7 +52,7 @@ def read_copy(host: HostLayout, repository: RepoId, *, is_primary: bool) -> Copy
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        content: dict[str, Any] = json.loads(last_record(path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     return content

@@ -170,7 +170,7 @@ def _catch_up_locked(copy: Copy) -> None:
 
 def consistent_state(repo: Any, bound: Binding) -> SeqState:
     """Return the state that the seq file names; raise when the repository is another than it says."""
-    state = seqfile.read(bound.root)
+    state = seqfile.read(bound.root, is_locked=True)
     if state is None:
         raise PoisonError("seqfile.missing", "the repository has lost its seq file")
     found = fingerprint.take(repo, pushlog.count_pushes(bound.store))

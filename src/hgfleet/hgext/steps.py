@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hgfleet.hgext import binding, pushlog, seqfile
+from hgfleet.hgext import binding, pushlog
 from hgfleet.hgext.pushlog import Push
 from hgfleet.hgext.seqfile import SeqState
 from hgfleet.model.ids import PushId, Seq
@@ -64,8 +64,7 @@ def next_push_id(repo: Any, tr: Any) -> PushId:
 
 
 def commit_state(tr: Any, state: SeqState) -> None:
-    """Have the transaction write the seq file; the last state counts."""
-    seqfile.schedule(tr, state)
+    """Have the transaction write the seq file when everything else is written; the last state counts."""
     tr.hgfleet_state = state
 
 

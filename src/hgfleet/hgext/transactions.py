@@ -15,15 +15,16 @@ from typing import Any
 from mercurial import error, transaction
 
 from hgfleet.errors import NOTHING_CHANGED, FleetError
-from hgfleet.hgext import append, binding, identity, journal, lock_guard, recovery, session_context
+from hgfleet.hgext import append, binding, identity, journal, lock_guard, recovery, seqfile, session_context
 from hgfleet.hgext.append import Accepted, Base
 from hgfleet.hgext.refusals import nothing_changed, reason_of
+from hgfleet.hgext.seqfile import SeqState
 from hgfleet.hgext.session_context import RecordedChange
 from hgfleet.model.access import write_access
 
 # Transactions that rewrite history or the store: copies could not follow.
 REFUSED = frozenset({b"strip", b"repair", b"upgrade", b"clone", b"localclone", b"fncache"})
-_FAULT = b"zzzz-hgfleet-fault"  # the last finalizer, and the last file generator before the commit point
+_FAULT = b"zzzz-hgfleet-fault"  # the last finalizer
 _RECORD = b"-a-hgfleet-record"  # the first after the commit point: before caches, which may fail
 
 _class_by_base: dict[type, type] = {}
@@ -37,6 +38,7 @@ class CopyTransaction(transaction.transaction):
     """
 
     hgfleet_is_undone = False
+    hgfleet_state: SeqState | None = None  # what the copy is once this is closed
     _journal: Any
     _abortcallback: Any
     _releasefn: Any
@@ -49,6 +51,20 @@ class CopyTransaction(transaction.transaction):
             if self._journal is not None and self._opener.exists(journal.JOURNAL):
                 self._abort()
             raise
+
+    def _generatefiles(self, suffix: bytes = b"", group: bytes = transaction.GEN_GROUP_ALL) -> Any:
+        """Write what is written as whole files, the seq file's line as the last of all."""
+        if group == transaction.GEN_GROUP_POST_FINALIZE and self.hgfleet_state is not None:
+            return self._write_last(self.hgfleet_state)
+        return super()._generatefiles(suffix, group)
+
+    def _write_last(self, state: SeqState) -> Any:
+        is_any = super()._generatefiles(group=transaction.GEN_GROUP_POST_FINALIZE)
+        if seqfile.append(self, self._opener.join(seqfile.NAME.encode()), state):
+            return is_any
+        self._filegenerators.clear()  # they have been called
+        seqfile.replace_in(self, state)
+        return super()._generatefiles(group=transaction.GEN_GROUP_POST_FINALIZE)
 
     def _abort(self) -> None:
         self._count = self._usages = 0
@@ -77,6 +93,11 @@ class FleetTransaction(CopyTransaction):
 
     hgfleet_accepted: Accepted | None = None
     hgfleet_repo: Any = None
+
+    def _write_last(self, state: SeqState) -> Any:
+        is_any = super()._write_last(state)
+        binding.of(self.hgfleet_repo).faults.reach("push-post-finalize")
+        return is_any
 
     def close(self) -> None:
         """Commit; after the log has accepted the change nothing raised here means that it failed."""
@@ -161,7 +182,6 @@ def _validate(repo: Any, tr: Any, base: Base, heads_before: frozenset[int]) -> N
     tr.addpostclose(_RECORD, lambda tr2: _record(tr2.hgfleet_accepted))
     append.commit_accepted(repo, tr, base, prepared, tr.hgfleet_accepted.message)
     tr.addfinalize(_FAULT, lambda _tr: bound.faults.reach("push-in-finalizer"))
-    tr.addfilegenerator(_FAULT, (), lambda: bound.faults.reach("push-post-finalize"), post_finalize=True)
 
 
 def _record(accepted: Accepted) -> None:

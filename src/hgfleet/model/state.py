@@ -54,6 +54,18 @@ def parse_fingerprint(fields: Any) -> Fingerprint:
     return Fingerprint(**fields)
 
 
+def last_record(data: bytes) -> bytes:
+    """Return the record in force of a file that grows by a line for each change: the last whole line.
+
+    A file that was written as a whole over several lines is one record.
+    """
+    end = data.rfind(b"\n")
+    if end < 0:
+        return data
+    line = data[data.rfind(b"\n", 0, end) + 1 : end]
+    return data if line == b"}" else line
+
+
 def _is_like(value: Any, example: Any) -> bool:
     """Whether the value is a natural number, or hex digits of the same length, as the example is."""
     if isinstance(example, int):

@@ -15,6 +15,7 @@ from typing import Any
 from hgfleet.adapters import view_files
 from hgfleet.errors import InvariantError, RejectedError
 from hgfleet.model.ids import Partition, RepoId, Seq, parse_repo_id
+from hgfleet.model.state import last_record
 from hgfleet.replication.exposure import exposed_seq, hg_directory
 from hgfleet.replication.mirror_copies import Copy
 
@@ -64,7 +65,7 @@ def _is_settled(where: Path, applied: Seq) -> bool:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        fields = json.loads(path.read_bytes())
+        fields = json.loads(last_record(path.read_bytes()))
         return {"partition": int(fields["partition"]), "seq": int(fields["seq"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None
