@@ -14,12 +14,13 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from mercurial import error, exchange, extensions, obsolete, registrar, repair, streamclone
+from mercurial import error, exchange, extensions, obsolete, registrar, repair, scmutil, streamclone
 from mercurial.repo import requirements as known_requirements
 
 from hgfleet.errors import NOTHING_CHANGED, ConfigError, PoisonError
 from hgfleet.hgext import (
     binding,
+    branch_cache,
     collecting,
     copies,
     creation,
@@ -29,6 +30,7 @@ from hgfleet.hgext import (
     options,
     push_errors,
     pushlog_symbols,
+    store_files,
     transactions,
 )
 from hgfleet.hgext.generations import REQUIREMENT
@@ -54,6 +56,8 @@ def uisetup(ui: Any) -> None:
     extensions.wrapfunction(repair, "strip", _refuse_strip)
     extensions.wrapfunction(exchange, "unbundle", push_errors.unbundle)
     extensions.wrapfunction(streamclone, "streamed_requirements", _hide_requirement)
+    extensions.wrapfunction(scmutil, "registersummarycallback", _summarize)
+    branch_cache.uisetup()
     collecting.uisetup()
     pushlog_symbols.register(ui)
     known_requirements.feature_setup_funcs.add(_support_requirement)
@@ -81,6 +85,7 @@ def reposetup(ui: Any, repo: Any) -> None:
     unfiltered.hgfleet = binding.make(chosen, Path(unfiltered.root.decode()))
     unfiltered.__class__ = transactions.repository_class(unfiltered.__class__)
     file_list.append_to(unfiltered)
+    store_files.use(unfiltered)
     _configure(unfiltered)
 
 
@@ -90,6 +95,13 @@ def _configure(repo: Any) -> None:
         state = copies.state_of(repo)
         if state is not None:
             creation.configure(repo, state.settings)
+
+
+def _summarize(orig: Any, repo: Any, *args: Any, **named: Any) -> None:
+    """Count what a summary needs only where somebody reads it: nobody does while messages are applied."""
+    bound = getattr(repo.unfiltered(), "hgfleet", None)
+    if bound is None or not bound.is_applying:
+        orig(repo, *args, **named)
 
 
 def _hide_requirement(orig: Any, repo: Any) -> set[bytes]:
