@@ -13,6 +13,7 @@ Does not: know how Mercurial stores anything (hgext.views) or decide when to exp
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,15 +33,29 @@ def write_view(hg_directory: Path, view: View) -> None:
     Nobody looks for a new one before it is whole, so that needs no other name first. One that is made again
     may be put in force at any moment, and is then what readers load: it is replaced, never written to.
     """
-    path = hg_directory / VIEWS / f"{view.seq}.json"
-    target = path.with_name(f"{path.name}{_SCRATCH}") if path.exists() else path
+    path = _view_path(hg_directory, view.seq)
+    target = f"{path}{_SCRATCH}" if os.path.exists(path) else path
     try:
-        target.write_bytes(format_view(view))
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            _write_all(descriptor, format_view(view))
+        finally:
+            os.close(descriptor)
         if target != path:
-            target.replace(path)
+            os.replace(target, path)
     except OSError:
-        target.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(target)
         raise
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _view_path(hg_directory: Path, seq: Seq) -> str:
+    return os.path.join(hg_directory, VIEWS, f"{seq}.json")
 
 
 def read_view(hg_directory: Path, seq: Seq) -> View | None:
@@ -48,7 +63,7 @@ def read_view(hg_directory: Path, seq: Seq) -> View | None:
 
     None if it was not made, is in force already, is pruned, or lost part in a power cut.
     """
-    view = _read(hg_directory / VIEWS / f"{seq}.json")
+    view = _read(_view_path(hg_directory, seq))
     return view if view is not None and _is_whole(hg_directory, view) else None
 
 
@@ -61,17 +76,19 @@ def is_viewed(hg_directory: Path, seq: Seq) -> bool:
 
 
 def _is_whole(hg_directory: Path, view: View) -> bool:
-    return all((hg_directory / VIEWS / name).exists() for name in (view.phaseroots, view.bookmarks) if name)
+    names = (view.phaseroots, view.bookmarks)
+    return all(os.path.exists(os.path.join(hg_directory, VIEWS, name)) for name in names if name)
 
 
 def read_exposed(hg_directory: Path) -> View | None:
     """Return the view in force, None before the first one."""
-    return _read(hg_directory / EXPOSED)
+    return _read(os.path.join(hg_directory, EXPOSED))
 
 
-def _read(path: Path) -> View | None:
+def _read(path: str) -> View | None:
     try:
-        data = path.read_bytes()
+        with open(path, "rb", buffering=0) as file:
+            data = file.readall()
     except (FileNotFoundError, NotADirectoryError):
         return None
     # Nothing here is synced: after a power cut a file may be empty; it is made anew like a missing one.
@@ -88,7 +105,7 @@ def expose(hg_directory: Path, seq: Seq) -> Seq | None:
         return current.seq
     if read_view(hg_directory, seq) is None:
         return None
-    (hg_directory / VIEWS / f"{seq}.json").replace(hg_directory / EXPOSED)
+    os.replace(_view_path(hg_directory, seq), os.path.join(hg_directory, EXPOSED))
     return seq
 
 

@@ -64,9 +64,12 @@ def apply_messages(
     the blob. Raises PoisonError, what `fetch_blob` raises, or OSError (the disk): the copy then has `state`
     up to a whole message.
     """
-    for run in _runs(since_reset(messages), is_each_alone):
-        _apply_run(copy, partition, run, fetch_blob, on_applied)
     state = copy.state
+    for run in _runs(since_reset(messages), is_each_alone):
+        if state is not None and run[-1][0].envelope.seq <= state.seq:
+            check_next(state, run[-1][0])  # a repetition; another message at the copy's own seq is a fork
+        else:
+            state = _apply_run(copy, partition, run, fetch_blob, on_applied)
     if state is None:
         raise PoisonError("message.no-repository", "the first message of a repository must create it")
     return state
@@ -90,11 +93,7 @@ def _runs(messages: Sequence[Step], is_each_alone: bool) -> Iterator[list[Step]]
 
 def _apply_run(
     copy: Copy, partition: Partition, run: list[Step], fetch_blob: FetchBlob, on_applied: OnApplied | None
-) -> None:
-    state = copy.state
-    if state is not None and run[-1][0].envelope.seq <= state.seq:
-        check_next(state, run[-1][0])  # a repetition; another message at the copy's own seq is a fork
-        return
+) -> SeqState | None:
     match run[0][0].envelope.kind:
         case Kind.CREATED:
             _create(copy, partition, *run[0], on_applied)
@@ -103,7 +102,8 @@ def _apply_run(
         case Kind.RESET:
             _reset(copy, partition, run[0], fetch_blob, on_applied)
         case _:
-            _apply_in_repository(copy, run, fetch_blob, on_applied)
+            return _apply_in_repository(copy, run, fetch_blob, on_applied)
+    return copy.state
 
 
 # ---- kinds that stand alone
@@ -223,7 +223,7 @@ def _state_after(step: Step, partition: Partition, fingerprint_after: Fingerprin
 
 def _apply_in_repository(
     copy: Copy, run: list[Step], fetch_blob: FetchBlob, on_applied: OnApplied | None
-) -> None:
+) -> SeqState:
     try:
         repo = copy.repo
     except LookupError as exc:
@@ -233,7 +233,7 @@ def _apply_in_repository(
     try:
         with _quiet(repo), bound.applying(), repo.lock():
             journal.recover_abandoned(repo)
-            _apply_locked(repo, run, fetch_blob, on_applied)
+            return _apply_locked(repo, run, fetch_blob, on_applied)
     except PoisonError as exc:
         copy.forget()
         state = copy.state
@@ -241,35 +241,41 @@ def _apply_in_repository(
         raise
 
 
-def _apply_locked(repo: Any, run: list[Step], fetch_blob: FetchBlob, on_applied: OnApplied | None) -> None:
+def _apply_locked(
+    repo: Any, run: list[Step], fetch_blob: FetchBlob, on_applied: OnApplied | None
+) -> SeqState:
     try:
-        _apply_in_transaction(repo, run, fetch_blob, on_applied)
+        return _apply_in_transaction(repo, run, fetch_blob, on_applied)
     except PoisonError:
         if len(run) == 1:
             raise
-        for step in run:  # all before the one that does not fit
+        for step in run[:-1]:  # all before the one that does not fit
             _apply_in_transaction(repo, [step], fetch_blob, on_applied)
+        return _apply_in_transaction(repo, run[-1:], fetch_blob, on_applied)
 
 
 def _apply_in_transaction(
     repo: Any, run: list[Step], fetch_blob: FetchBlob, on_applied: OnApplied | None
-) -> None:
+) -> SeqState:
     bound = binding.of(repo)
-    state = seqfile.read(bound.root)
+    state = seqfile.read(bound.root, is_locked=True)
     if state is None:
         raise PoisonError("seqfile.missing", "the repository has lost its seq file")
     fresh = [step for step in run if step[0].envelope.seq > state.seq]
     if not fresh:
-        return
+        return state
+    before = state.settings
     with repo.transaction(b"hgfleet-apply") as tr:
         for message, position in fresh:
             state = _apply_one(repo, tr, state, message, position, fetch_blob)
         steps.commit_state(tr, state)
         bound.faults.reach("apply-before-close")
     bound.faults.reach("apply-after-close")
-    creation.configure(repo, state.settings)
+    if state.settings != before:
+        creation.configure(repo, state.settings)
     if on_applied is not None:
         on_applied(repo, state)
+    return state
 
 
 def _apply_one(

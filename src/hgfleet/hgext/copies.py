@@ -7,6 +7,7 @@ Does not: apply anything (hgext.apply).
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,35 @@ class Copy:
         self.directory = generations.repository_directory(directory).resolve()
         self.viewed: SeqState | None = None  # the last state whose view this process made or saw
         self._repo: Any = None
+        self._link = str(self.directory / generations.LINK)
+        self._named = ("", Path())  # what the link said last, and the generation that this is
+
+    @property
+    def root(self) -> Path | None:
+        """The generation in use, None when there is none."""
+        try:
+            name = os.readlink(self._link)
+        except FileNotFoundError:
+            return None
+        if name != self._named[0]:
+            self._named = (name, self.directory / name)
+        return self._named[1]
 
     @property
     def state(self) -> SeqState | None:
         """What the copy is the result of; of a deleted one the last; None when there is none."""
-        return generations.inspect(self.directory)
+        root = self.root
+        return generations.deleted_state(self.directory) if root is None else seqfile.read(root)
 
     @property
     def is_present(self) -> bool:
         """Whether there is a repository."""
-        return generations.current_root(self.directory) is not None
+        return self.root is not None
 
     @property
     def repo(self) -> Any:
         """The unfiltered repository object of the generation in use; LookupError when there is none."""
-        root = generations.current_root(self.directory)
+        root = self.root
         if root is None:
             raise LookupError(f"no repository in {self.directory}")
         if self._repo is None or binding.of(self._repo).root != root:

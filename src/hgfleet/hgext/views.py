@@ -40,7 +40,8 @@ def make_view(repo: Any, seq: Seq, fingerprint: Fingerprint, settings: RepoSetti
         return present
     if repo.svfs.exists(b"journal"):
         raise InvariantError("view.in-transaction", "a view may not be made inside a transaction", seq=seq)
-    (hg_directory / view_files.VIEWS).mkdir(exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(os.path.join(hg_directory, view_files.VIEWS))
     bookmarks = _BOOKMARKS_IN_STORE if bookmarksinstore(repo) else _BOOKMARKS
     view = View(
         seq=seq,
@@ -57,13 +58,12 @@ def make_view(repo: Any, seq: Seq, fingerprint: Fingerprint, settings: RepoSetti
 
 def _keep(hg_directory: Path, source: str, name: str) -> str:
     """Link a file beside the view and return the link's name, "" if there is no such file."""
-    kept = hg_directory / view_files.VIEWS / name
+    path, kept = os.path.join(hg_directory, source), os.path.join(hg_directory, view_files.VIEWS, name)
     with contextlib.suppress(FileNotFoundError):
         try:
-            os.link(hg_directory / source, kept)
+            os.link(path, kept)
         except FileExistsError:  # left by a crash before the view itself was written
-            kept.unlink()
-            os.link(hg_directory / source, kept)
+            os.unlink(kept)
+            os.link(path, kept)
         return name
-    kept.unlink(missing_ok=True)
-    return ""
+    return ""  # what a crash may have left under the name is pruned with the seq
