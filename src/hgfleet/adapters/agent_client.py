@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -297,7 +296,7 @@ class LogAgentClient:
         on_sent: Callable[[], None] | None = None,
     ) -> Frame:
         """Ask for a change on a connection that is known to be alive."""
-        if self._connection is not None and _is_readable(self._connection, 0):
+        if self._connection is not None and self._connection.is_readable(0):
             self.close()  # nothing is due on an idle connection but its end
         seconds = self._timeout_seconds if wait_seconds is None else wait_seconds
         return self._exchange(op, fields, body, seconds, on_sent)
@@ -320,7 +319,7 @@ class LogAgentClient:
             connection.send({"op": op, **fields}, body)
             if on_sent is not None:
                 on_sent()
-            if not _is_readable(connection, wait_seconds):
+            if not connection.is_readable(wait_seconds):
                 raise InDoubtError("local.cut-off", "no answer in time", op=op, seconds=wait_seconds)
             return connection.receive()
         except FleetError as error:
@@ -389,17 +388,13 @@ class EventStream(Generic[T]):
 
     def next_event(self, timeout_seconds: float | None = None) -> T | None:
         """Return the next event; None when none came in time."""
-        if not _is_readable(self._connection, timeout_seconds):
+        if not self._connection.is_readable(timeout_seconds):
             return None
         return parse_with(self._parse, self._connection.receive())
 
     def __iter__(self) -> Iterator[T]:
         while (event := self.next_event()) is not None:
             yield event
-
-    def fileno(self) -> int:
-        """Return the descriptor to wait on."""
-        return self._connection.fileno()
 
     def close(self) -> None:
         """End the stream."""
@@ -419,12 +414,6 @@ class EventStream(Generic[T]):
 
 def _is_broken_connection(error: FleetError) -> bool:
     return error.code in {"local.unreachable", "local.cut-off", "frame.damaged"}
-
-
-def _is_readable(connection: LocalClient, timeout_seconds: float | None) -> bool:
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return bool(poll.poll(None if timeout_seconds is None else timeout_seconds * 1000))
 
 
 def _is_same(request: AppendRequest, message: Message) -> bool:

@@ -9,6 +9,7 @@ Does not: retry, or know the operations (docs/design/local-protocols.md).
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from hgfleet.model.frames import LENGTHS, Frame, encode_frame, parse_header, par
 
 _PEER_CREDENTIALS = struct.Struct("3i")
 _CHUNK_BYTES = 1024 * 1024
+_LEAST_BYTES = 16 * 1024
 
 
 class LocalClient:
@@ -32,6 +34,9 @@ class LocalClient:
         """Connect; `timeout_seconds` bounds every single wait. Raises TransientError `local.unreachable`."""
         self._path = path
         self._socket = _connect(path, timeout_seconds)
+        self._received = bytearray()  # and not asked for yet
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
 
     def call(self, op: str, body: bytes = b"", **fields: Any) -> Frame:
         """Send a request and return its answer; raise the error that it names."""
@@ -60,10 +65,6 @@ class LocalClient:
         while True:
             yield self.receive()
 
-    def fileno(self) -> int:
-        """Return the socket's descriptor, to wait on it."""
-        return self._socket.fileno()
-
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()
@@ -79,17 +80,27 @@ class LocalClient:
     ) -> None:
         self.close()
 
+    def is_readable(self, timeout_seconds: float | None) -> bool:
+        """Whether something comes, or the end, within so long."""
+        if self._received:
+            return True
+        return bool(self._poll.poll(None if timeout_seconds is None else timeout_seconds * 1000))
+
     def _read(self, size: int) -> bytes:
-        parts = bytearray()
-        while len(parts) < size:
+        """Return so many bytes; a frame that came in one piece is received by one call."""
+        received = self._received
+        while len(received) < size:
             try:
-                data = self._socket.recv(min(size - len(parts), _CHUNK_BYTES))
+                data = self._socket.recv(min(max(size - len(received), _LEAST_BYTES), _CHUNK_BYTES))
             except OSError as error:
                 raise _cut_off(self._path, str(error)) from error
             if not data:
                 raise _cut_off(self._path, "closed by the other side")
-            parts += data
-        return bytes(parts)
+            received += data
+        with memoryview(received) as view:
+            taken = bytes(view[:size])
+        del received[:size]
+        return taken
 
 
 def parse_error(fields: Any) -> FleetError:

@@ -15,7 +15,7 @@ from typing import IO, Any
 from hgfleet.adapters.local_client import parse_error
 from hgfleet.adapters.processes import PIPE, Child, Program, start
 from hgfleet.errors import FleetError, InDoubtError
-from hgfleet.model.frames import LENGTHS, Frame, encode_frame, parse_header, parse_lengths
+from hgfleet.model.frames import Frame, FrameDecoder, encode_frame
 from hgfleet.runtime import clock
 
 _CHUNK_BYTES = 1024 * 1024
@@ -65,9 +65,10 @@ class ApplyWorker:
         child.stdin.write(request)
         child.stdin.flush()
         deadline = clock.monotonic() + self._answer_seconds
-        header_size, body_size = parse_lengths(_read(child.stdout, LENGTHS.size, deadline))
-        header = parse_header(_read(child.stdout, header_size, deadline))
-        return Frame(header, _read(child.stdout, body_size, deadline))
+        decoder = FrameDecoder()
+        while True:
+            for frame in decoder.feed(_read_some(child.stdout, deadline)):
+                return frame
 
     def _died(self, error: BaseException) -> InDoubtError:
         status = None
@@ -80,19 +81,16 @@ class ApplyWorker:
         )
 
 
-def _read(pipe: IO[bytes], size: int, deadline: float) -> bytes:
-    """Read exactly `size` bytes, past the pipe object's own buffer: poll must know what is there."""
-    parts = bytearray()
+def _read_some(pipe: IO[bytes], deadline: float) -> bytes:
+    """Read what there is, past the pipe object's own buffer: poll must know what is there."""
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
-    while len(parts) < size:
-        if not poll.poll(max(0.0, deadline - clock.monotonic()) * 1000):
-            raise TimeoutError("no answer in time")
-        data = os.read(pipe.fileno(), min(size - len(parts), _CHUNK_BYTES))
-        if not data:
-            raise EOFError("closed its pipe")
-        parts += data
-    return bytes(parts)
+    if not poll.poll(max(0.0, deadline - clock.monotonic()) * 1000):
+        raise TimeoutError("no answer in time")
+    data = os.read(pipe.fileno(), _CHUNK_BYTES)
+    if not data:
+        raise EOFError("closed its pipe")
+    return data
 
 
 def worker_program(arguments: tuple[str, ...], environment: dict[str, str]) -> Program:
