@@ -257,6 +257,11 @@ _PARSERS: dict[str, Callable[[list[str], Value], StateRecord | None]] = {
 }
 
 
+def is_report(key: str) -> bool:
+    """Whether what a key names is a mirror's word about one of its copies."""
+    return key.startswith("report/")
+
+
 def parse_member_key(key: str) -> Member | None:
     """Return the member that a key names, a heartbeat's, report's or decision's; also of a tombstone."""
     match key.split("/"):

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
 
 import structlog
 
@@ -25,11 +24,12 @@ from hgfleet.adapters.agent_answers import Advanced, LogSnapshot, StateEnd, Stat
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.adapters.mirror_catalogue import MirrorCatalogue
 from hgfleet.errors import TransientError
-from hgfleet.model.fleet_records import Report, Stage, Watermark
+from hgfleet.model.fleet_records import Report, Stage, Watermark, is_report
 from hgfleet.model.ids import CATALOGUE, HostName, RepoId, Seq
 from hgfleet.replication import mirror_disk
 from hgfleet.replication.mirror_account import MirrorAccount
 from hgfleet.replication.mirror_copies import Copies, Copy
+from hgfleet.replication.mirror_inbox import Inbox
 from hgfleet.replication.mirror_inputs import (
     Connected,
     Heard,
@@ -50,7 +50,7 @@ from hgfleet.replication.mirror_lanes import (
 )
 from hgfleet.replication.mirror_member import MirrorMember
 from hgfleet.replication.mirror_paths import MirrorPaths
-from hgfleet.replication.mirror_reports import Answer, NotPublished, Published, Reports
+from hgfleet.replication.mirror_reports import Answer, NotPublished, Published, Reports, is_routine
 from hgfleet.replication.mirror_showing import MirrorShowing
 from hgfleet.replication.mirror_state import MirrorState
 from hgfleet.replication.mirror_tasks import LaneTasks
@@ -97,7 +97,7 @@ class Applier:
 
     def __init__(self, options: ApplierOptions) -> None:
         self._options = options
-        self._inbox: SimpleQueue[Heard | Outcome | Answer] = SimpleQueue()
+        self._inbox: Inbox[Heard | Outcome | Answer] = Inbox()
         self._tasks = LaneTasks()
         self._catalogue = MirrorCatalogue(options.catalogue)
         self._copies = Copies()
@@ -105,7 +105,7 @@ class Applier:
         self._state = MirrorState()
         self._is_log_known = False
         self._working = 0
-        self._reports = Reports(self._client(), self._inbox.put)
+        self._reports = Reports(self._client(), self._put_answer)
         self._member = MirrorMember(
             options.host,
             options.serving,
@@ -153,7 +153,7 @@ class Applier:
             self._start_lane(f"lane-{number}")
         self._reports.start()
         follow_log(self._client(), self._inbox.put)
-        follow_state(self._client(), self._inbox.put)
+        follow_state(self._client(), self._put_state)
 
     def _start_lane(self, name: str) -> None:
         options = self._options
@@ -176,8 +176,21 @@ class Applier:
 
     # ---- the loop
 
+    def _put_answer(self, answer: Answer) -> None:
+        """Take the publisher's word; that reports were taken may wait while there is nothing more to say."""
+        self._inbox.put(answer, may_wait=True)
+        if self._reports.has_waiting or not is_routine(answer):  # asked last: or what is said now would wait
+            self._inbox.wake()
+
+    def _put_state(self, heard: Heard) -> None:
+        """Take news of the state topic; reports, most often our own, change nothing here by themselves."""
+        is_reports = isinstance(heard, StateRecords) and all(is_report(item.key) for item in heard.records)
+        self._inbox.put(heard, may_wait=is_reports)
+
     def _wait_seconds(self) -> float:
         """Return how long nothing has to be done unless something is heard."""
+        if self._reports.has_waiting and len(self._inbox):  # perhaps the answer that lets the next batch go
+            return 0.0
         has_room = self._working < self._options.workers
         next_copy_at = self._copies.next_time() if has_room else None
         times = (next_copy_at, self._reports.next_time(), self._member.next_time())
@@ -185,14 +198,9 @@ class Applier:
         return max(0.0, min([TURN_SECONDS, *(at - now for at in times if at is not None)]))
 
     def _hear(self, timeout_seconds: float) -> None:
-        """Take everything that was said, waiting for the first."""
-        try:
-            heard = self._inbox.get(timeout=timeout_seconds)
-            while True:
-                self._take(heard)
-                heard = self._inbox.get_nowait()
-        except Empty:
-            return
+        """Take everything that was said, waiting for what does not wait."""
+        for heard in self._inbox.take(timeout_seconds):
+            self._take(heard)
 
     def _take(self, heard: Heard | Outcome | Answer) -> None:
         now = clock.boottime()

@@ -261,10 +261,11 @@ def _choose(messages: tuple[LoggedMessage, ...], task: ApplyTask) -> _Chosen:
     """Take messages up to the task's limits, and never a `deleted` that it does not allow."""
     chosen = _Chosen([], [])
     blob_bytes = 0
-    for message in _past_voids(messages)[: task.max_messages]:
+    envelope_of = _Envelopes()
+    for message in _past_voids(messages, envelope_of)[: task.max_messages]:
         if chosen.messages and task.after_seq < task.watermark < message.seq:
             break  # up to the watermark one view at the end is enough
-        envelope = decode_message(message.wire).envelope
+        envelope = envelope_of(message)
         if envelope.kind is Kind.DELETED and not task.may_delete:
             chosen.is_held = True
             break
@@ -278,10 +279,25 @@ def _choose(messages: tuple[LoggedMessage, ...], task: ApplyTask) -> _Chosen:
     return chosen
 
 
-def _past_voids(messages: tuple[LoggedMessage, ...]) -> tuple[LoggedMessage, ...]:
+class _Envelopes:
+    """Decodes each message of a batch once, when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._by_seq: dict[Seq, Envelope] = {}
+
+    def __call__(self, message: LoggedMessage) -> Envelope:
+        envelope = self._by_seq.get(message.seq)
+        if envelope is None:
+            envelope = self._by_seq[message.seq] = decode_message(message.wire).envelope
+        return envelope
+
+
+def _past_voids(
+    messages: tuple[LoggedMessage, ...], envelope_of: Callable[[LoggedMessage], Envelope]
+) -> tuple[LoggedMessage, ...]:
     """Go to the `reset` that voids lead up to: a copy ahead of a log that was cut cannot apply them."""
     for number, message in enumerate(messages):
-        kind = decode_message(message.wire).envelope.kind
+        kind = envelope_of(message).kind
         if kind is not Kind.VOID:
             return messages[number:] if kind is Kind.RESET else messages
     return messages

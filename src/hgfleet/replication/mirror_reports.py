@@ -15,6 +15,7 @@ from typing import Any
 
 from hgfleet.adapters.agent_client import LogAgentClient
 from hgfleet.errors import InDoubtError, TransientError
+from hgfleet.model.fleet_records import is_report
 from hgfleet.model.ids import Offset
 from hgfleet.runtime import clock
 
@@ -43,6 +44,11 @@ class NotPublished:
 Answer = Published | NotPublished
 
 
+def is_routine(answer: Answer) -> bool:
+    """Whether the log has taken reports and nothing else: no heartbeat, on which a lease depends."""
+    return isinstance(answer, Published) and all(map(is_report, answer.values))
+
+
 class Reports:
     """The words that wait, and the batch on its way."""
 
@@ -62,6 +68,11 @@ class Reports:
     def is_idle(self) -> bool:
         """Whether everything said so far has been published."""
         return not self._waiting and not self._is_sending
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether something was said that is not on its way; may be asked by any thread."""
+        return bool(self._waiting)
 
     def say(self, key: str, value: Any) -> None:
         """Publish a value with the next batch; an older one that still waits is dropped."""

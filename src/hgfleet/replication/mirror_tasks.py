@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from queue import SimpleQueue
 from typing import Protocol
 
 from hgfleet.model.ids import RepoId
@@ -25,35 +26,31 @@ class TaskSink(Protocol):
 
 
 class LaneTasks:
-    """The line in front of the lanes."""
+    """The line in front of the lanes; tasks stand in it only while no lane is idle."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._tasks: deque[Task] = deque()
-        self._idle: set[str] = set()
+        self._idle: dict[str, SimpleQueue[Task]] = {}  # where each idle lane waits
         self._lane_by_copy: dict[RepoId, str] = {}
 
     def put(self, task: Task) -> None:
-        """Add a task."""
-        with self._changed:
-            self._tasks.append(task)
-            self._changed.notify_all()
+        """Add a task: an idle lane gets it at once, and no other one is woken."""
+        with self._lock:
+            last = self._lane_by_copy.get(task.repository)
+            lane = last if last in self._idle else next(iter(self._idle), None)
+            if lane is None:
+                self._tasks.append(task)
+                return
+            self._lane_by_copy[task.repository] = lane
+            self._idle.pop(lane).put(task)
 
     def get(self, lane: str) -> Task:
         """Wait for a task for this lane, which is idle until then."""
-        with self._changed:
-            self._idle.add(lane)
-            self._changed.notify_all()
-            while (task := self._take(lane)) is None:
-                self._changed.wait()
-            self._idle.discard(lane)
-            self._changed.notify_all()  # what was left to this lane is anybody's now
-            return task
-
-    def _take(self, lane: str) -> Task | None:
-        for task in self._tasks:
-            if self._lane_by_copy.get(task.repository) not in self._idle - {lane}:
-                self._tasks.remove(task)
+        with self._lock:
+            if self._tasks:
+                task = self._tasks.popleft()
                 self._lane_by_copy[task.repository] = lane
                 return task
-        return None
+            mine = self._idle[lane] = SimpleQueue()
+        return mine.get()
