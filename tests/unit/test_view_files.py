@@ -166,13 +166,12 @@ def test_a_view_that_cannot_be_made_again_leaves_the_one_that_was_there(
 ) -> None:
     view = make(hg, 3)
 
-    def fail(path: Path, data: bytes) -> int:
-        with path.open("wb") as file:
-            file.write(data[:5])
+    def fail(descriptor: int, data: bytes) -> None:
+        os.write(descriptor, data[:5])
         raise OSError(errno.ENOSPC, "no space left")
 
     with monkeypatch.context() as full:
-        full.setattr(Path, "write_bytes", fail)
+        full.setattr(view_files, "_write_all", fail)
         with pytest.raises(OSError, match="no space"):
             view_files.write_view(hg, view)
     assert view_files.read_view(hg, Seq(3)) == view

@@ -22,7 +22,7 @@ from hgfleet.hgext.options import read_options
 from hgfleet.hgext.rebuild import rebuild
 from hgfleet.hgext.session_context import SessionPage
 from hgfleet.hgext.session_fork import Header, Job
-from hgfleet.hgext.session_preload import WarmUp, preload_mercurial
+from hgfleet.hgext.session_preload import make_rehearsal, preload_mercurial
 from hgfleet.hgext.session_request import CatchUpRequest, ServeRequest, parse_catch_up, parse_serve
 from hgfleet.hgext.session_worker import Session, WorkerSetting
 from hgfleet.model.frames import encode_frame, error_header
@@ -40,7 +40,7 @@ class SessionJobs:
         scratch = Path(options.spool_directory or server.repositories.parent) / "sessions"
         shutil.rmtree(scratch, ignore_errors=True)  # of a server that was killed
         scratch.mkdir(parents=True)
-        self._warm_up = WarmUp(ui, scratch / "warm-up")
+        self._rehearsal = make_rehearsal(ui, scratch / "rehearsal")
         self._setting = WorkerSetting(
             ui=ui,
             options=options,
@@ -58,9 +58,10 @@ class SessionJobs:
         return parse_serve(header).description if is_serve else parse_catch_up(header).description
 
     def warm_up(self) -> None:
-        """Open a repository and answer what every client asks first; have a directory."""
+        """Have a directory, and do once what a push does."""
         session_context.prepare(self._setting.scratch)
-        self._warm_up.read()
+        if self._rehearsal is not None:
+            self._rehearsal.run()
 
     def make(self, header: Header, descriptors: Sequence[int]) -> Job:
         """Return the job of a request that was described before."""

@@ -20,7 +20,6 @@ from typing import Any
 from mercurial import (
     context,
     encoding,
-    error,
     exchange,
     extensions,
     initialization,
@@ -33,6 +32,7 @@ from mercurial import (
 
 from hgfleet.errors import ConfigError
 from hgfleet.hgext import session_bundles
+from hgfleet.hgext.session_rehearsal import RUNS, Rehearsal
 
 EXTENSION_MODULE = "hgfleet.hgext.fleet"
 _WIRE_COMMANDS = (
@@ -62,24 +62,17 @@ def preload_mercurial() -> Any:
     return ui
 
 
-class WarmUp:
-    """An empty repository, and what every client asks first: a forked child answers it to nobody.
-
-    That costs the child what its first client would wait for: copying the memory that it shares.
-    """
-
-    def __init__(self, ui: Any, directory: Path) -> None:
-        """Make the repository; where the disk refuses, there is no warming up."""
-        self._ui = ui
-        self._path = os.fsencode(directory)
-        with suppress(OSError):
-            localrepo.instance(ui.copy(), self._path, True)
-
-    def read(self) -> None:
-        """Open the repository and answer."""
-        with suppress(OSError, error.RepoError):
-            repo = localrepo.instance(self._ui.copy(), self._path, False)
-            _answer_nobody(repo.ui, repo)
+def make_rehearsal(ui: Any, directory: Path) -> Rehearsal | None:
+    """Return what forked children rehearse, done often enough here; None where the disk refuses it."""
+    with suppress(OSError):
+        source = localrepo.instance(ui.copy(), os.fsencode(directory / "source"), True)
+        rehearsal = Rehearsal(ui, directory / "target", source)
+        for _ in range(RUNS):
+            rehearsal.run()
+        gc.collect()
+        gc.freeze()
+        return rehearsal
+    return None
 
 
 def _check_extension() -> None:
