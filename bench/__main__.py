@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.bundling import measure_bundles
+from bench.memory import measure_growth
 from bench.origin import measure_origin
 from bench.pushing import measure_pushes
 from bench.reading import measure_reading
@@ -29,9 +30,11 @@ MEASUREMENTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "catch-up": measure_catching_up,
     "kafka": measure_kafka,
     "read": measure_reading,
+    "memory": measure_growth,
     "origin": measure_origin,
     "bundles": measure_bundles,
 }
+_ONLY_BY_NAME = {"memory"}  # takes longer than all others
 _RUNS = 21
 _QUICK_RUNS = 3
 
@@ -60,7 +63,7 @@ def _show(rows: list[Row], options: argparse.Namespace) -> None:
 def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASUREMENTS)}; default: all"
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASUREMENTS)}; default: all but memory"
     )
     parser.add_argument("--runs", type=int, default=_RUNS, help="how often each thing is measured")
     parser.add_argument("--quick", action="store_true", help="only enough to see that it works")
@@ -75,7 +78,7 @@ def _parse_options() -> argparse.Namespace:
 
 def _measure(options: argparse.Namespace) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="hgfleet-bench-") as directory:
-        for name in options.names or MEASUREMENTS:
+        for name in options.names or [name for name in MEASUREMENTS if name not in _ONLY_BY_NAME]:
             print(f"measuring {name} …", file=sys.stderr, flush=True)
             setting = Setting(
                 runs=_QUICK_RUNS if options.quick else options.runs,
