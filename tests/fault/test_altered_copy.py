@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tests.support.fleet import Fleet
@@ -28,9 +29,14 @@ def test_an_altered_copy_refuses_pushes_is_read_on_and_is_built_anew_on_demand(
     assert "hgfleet repo reconcile" in refused.text
     assert work.run("identify", "-r", node, fleet.ssh_url(repository)).status == 0
 
+    verified = fleet.cli("repo", "verify", repository, "--json")
+    assert (verified.status, json.loads(verified.out)["verdict"]) == (1, "differs"), verified
+    assert "copies at one seq are not equal" in verified.err
+
     report = fleet.cli("repo", "reconcile", repository)
     assert (report.status, "from 2 messages" in report.text) == (1, True), report
     fleet.cli("repo", "reconcile", repository, "--yes").ok()
+    assert fleet.cli_json("repo", "verify", repository)["verdict"] == "equal"
 
     work.push(fleet.ssh_url(repository)).ok()
     assert len(check_repository(fleet, repository)) == 2
