@@ -141,6 +141,8 @@ class Application:
         return page
 
     def _check_serving(self, request: Request) -> None:
+        if self._site.is_lane:
+            return
         serving = read_serving(self._site.serving)
         if serving is None or not serving.may_answer(is_last_resort=request.is_last_resort):
             message = _NOT_SERVING[serving.stage] if serving is not None else _NOT_STARTED

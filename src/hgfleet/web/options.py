@@ -29,6 +29,7 @@ class SiteOptions:
     advertise_bundles: bool = True  # to clients that clone without them
     bundle_directories: tuple[tuple[str, Path], ...] = ()  # by store: what we serve ourselves
     clone_lane: Path | None = None  # the socket of the process that makes full clones; None: made here
+    is_lane: bool = False  # this is that process: who asks has checked whether the mirror answers
     clone_places: int = 4  # how many of them at once, per worker
     cached_repositories: int = 500  # per worker
     cached_answers_bytes: int = 64 * 1024 * 1024  # per worker; 0: none

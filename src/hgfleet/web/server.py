@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import os
 import ssl
+from dataclasses import replace
 from typing import Any
 
 from gunicorn import glogging
@@ -43,7 +44,8 @@ def run_web(options: WebOptions) -> None:
 def run_clone_lane(options: CloneLaneOptions) -> None:
     """Make full clones for the web workers until SIGTERM, behind everything else that the machine does."""
     os.nice(options.niceness)
-    application = Application(options.site, load_ui(options.site))
+    site = replace(options.site, is_lane=True)
+    application = Application(site, load_ui(site))
     gc.collect()
     gc.freeze()
     _Server(_lane_settings(options), application).run()
