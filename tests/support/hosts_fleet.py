@@ -193,14 +193,15 @@ class HostsFleet(Fleet):
             leads = self.fetch(f"{self.endpoints['admin']}/-/readyz").status
         except OSError:
             return False
-        return {*ready, through, leads} == {200} and self._has_ssh()
+        return {*ready, through, leads} == {200} and self.ssh_banner().startswith(b"SSH-")
 
-    def _has_ssh(self) -> bool:
+    def ssh_banner(self) -> bytes:
+        """Return how the SSH front that the load balancer leads to greets; b"" when none does."""
         try:
             with self.connect(PUBLIC_NAME, SSH_PORT) as connection:
-                return connection.recv(4) == b"SSH-"
+                return connection.recv(64)
         except OSError:
-            return False
+            return b""
 
     # ---- files of the site
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from hgfleet.adapters.haproxy_config import STALE_HEADER
 from tests.support.clients import Outcome
 from tests.support.fleet import Fleet
 from tests.support.repositories import WorkingCopy
@@ -24,6 +25,7 @@ class Reads:
 
     seqs: list[int] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    stale: int = 0  # answers of the last resort
 
     def assert_fine(self, least: int = 1) -> None:
         """No read has failed, and none went back (R2)."""
@@ -57,7 +59,9 @@ def reading(fleet: Fleet, path: str) -> Iterator[Reads]:
         except OSError as error:
             reads.failures.append(repr(error))
             return
-        if reply.status == 200:
+        if reply.status == 200 and STALE_HEADER.lower() in reply.headers:
+            reads.stale += 1  # it says that it may be older than what was shown before
+        elif reply.status == 200:
             reads.seqs.append(int(reply.headers["x-hgfleet-seq"]))
         else:
             reads.failures.append(f"{reply.status} {reply.body[:200]!r}")
