@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from hgfleet.adapters.demand_counts import DemandCounts
+from hgfleet.adapters.haproxy_config import LAST_RESORT_HEADER
+from hgfleet.model.fleet_records import Stage
 from hgfleet.model.ids import Seq
 from tests.support.clients import CURRENT_HG, HgClient
 from tests.support.exposures import Exposures, build
@@ -36,7 +38,9 @@ class Origin:
         self.host.add("large", exposures.full, LAST)
         site = self.host.site()
         self.lane = CloneLaneProcess(directory / "lane", site)
-        bounded = replace(site, clone_lane=self.lane.socket, clone_places=PLACES)
+        bounded = replace(
+            site, clone_lane=self.lane.socket, clone_places=PLACES, trusted_proxies=("127.0.0.0/8",)
+        )
         self.web = WebProcess(directory / "web", bounded, workers=1, threads=4 * PLACES)
         self.client = self.web.client(HgClient(CURRENT_HG, directory))
 
@@ -97,6 +101,17 @@ def test_a_clone_through_the_lane_is_whole_and_says_what_it_shows(
         head = connection.recv(4096).decode("latin-1").lower()
     assert f"x-hgfleet-seq: {LAST}\r\n" in head
     assert head.count("x-hgfleet-seq") == head.count("content-security-policy") == 1
+
+
+def test_a_mirror_that_joins_again_makes_full_clones_as_a_last_resort_only(
+    own_origin: Origin, exposures: Exposures
+) -> None:
+    own_origin.host.serve(Stage.JOINING, has_served=True)
+    question = own_origin.question("large", head_of(exposures))
+    assert own_origin.web.get(question)[0] == 502
+    status, body = own_origin.web.get(question, **{LAST_RESORT_HEADER: "1"})
+    assert (status, len(body) > LARGE_BYTES // 2) == (200, True)
+    assert own_origin.lane.clones("large") == 1
 
 
 def test_a_small_clone_is_made_once_for_all_who_want_the_same(

@@ -43,9 +43,12 @@ class MirrorHost:
             ssh_url="ssh://localhost:2222",
         )
 
-    def serve(self, stage: Stage = Stage.SERVING, *, lease_seconds: float = 600.0) -> None:
+    def serve(
+        self, stage: Stage = Stage.SERVING, *, lease_seconds: float = 600.0, has_served: bool = False
+    ) -> None:
         """Write the mirror's stage."""
-        write_serving(self.directory / "serving.json", stage, 1, clock.boottime() + lease_seconds)
+        lease_ends_at = clock.boottime() + lease_seconds
+        write_serving(self.directory / "serving.json", stage, 1, lease_ends_at, has_served=has_served)
 
     def add(self, path: str, copy: Path, seq: Seq, repository: RepoId | None = None) -> RepoId:
         """Serve a copy of a repository, which has a view of `seq`, under a path."""
