@@ -57,6 +57,10 @@ def refuse_pull(*_arguments: Any) -> None:
     raise AssertionError("it was pulled")
 
 
+def refuse_copy(*_arguments: Any) -> None:
+    raise AssertionError("files were copied")
+
+
 def test_a_copy_that_is_all_public_is_copied_without_a_pull(
     exposures: Exposures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,3 +133,12 @@ def test_another_format_than_the_copy_has_is_pulled(exposures: Exposures, tmp_pa
     scratch = make_scratch_copy(public, tmp_path / "scratch", {"sparse-revlog": False})
     assert b"sparserevlog" not in scratch.requirements
     assert nodes(scratch) == nodes(public)
+
+
+def test_files_of_a_kind_that_is_not_known_are_not_copied(
+    exposures: Exposures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scratch_copy, "_REVLOG_FILES", (b".i",))
+    monkeypatch.setattr(scratch_copy, "_copy_revlogs", refuse_copy)
+    public = open_exposed(exposures, tmp_path).unfiltered().filtered(b"immutable")
+    assert nodes(make_scratch_copy(public, tmp_path / "scratch", {})) == nodes(public)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,10 @@ def make_scratch_copy(public: Any, root: Path, stream_format: Mapping[str, bool 
     scratch = _create(root, stream_format)
     if not _is_all_public(public) or _file_format(scratch) != _file_format(public):
         return _pulled(public, scratch)
-    _copy_revlogs(public, scratch)
+    names = _revlog_files(public.unfiltered().store)
+    if not all(name.endswith(_REVLOG_FILES) for name in names):  # a kind that we do not know
+        return _pulled(public, scratch)
+    _copy_revlogs(public, scratch, names)
     scratch = factory.repository(scratch.baseui, scratch.root)
     if not _has_only(scratch, public):  # something was written meanwhile
         shutil.rmtree(root)
@@ -92,24 +95,21 @@ def _file_format(repo: Any) -> set[bytes]:
     return set(repo.requirements) - _WITHOUT_MEANING_FOR_FILES
 
 
-def _copy_revlogs(public: Any, scratch: Any) -> None:
+def _revlog_files(store: Any) -> list[bytes]:
+    """Return the names of all files that history is in."""
+    names = [file.unencoded_path for entry in store.walk() for file in entry.files(store.vfs)]
+    return [name for name in names if not name.endswith(_NODEMAP_FILES)]
+
+
+def _copy_revlogs(public: Any, scratch: Any, names: Iterable[bytes]) -> None:
     """Copy the files as they are now: they have at least what the changelog had when it was opened."""
     source, target = public.unfiltered().store, scratch.store
-    for name in _revlog_files(source):
+    for name in names:
         path = Path(os.fsdecode(scratch.svfs.join(name)))
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(public.svfs.join(name), path)
     if source.rawvfs.exists(b"fncache"):
         shutil.copyfile(source.rawvfs.join(b"fncache"), target.rawvfs.join(b"fncache"))
-
-
-def _revlog_files(store: Any) -> Iterator[bytes]:
-    for entry in store.walk():
-        for file in entry.files(store.vfs):
-            if file.unencoded_path.endswith(_REVLOG_FILES):
-                yield file.unencoded_path
-            elif not file.unencoded_path.endswith(_NODEMAP_FILES):
-                raise InvariantError("bundles.scratch", "the store has a file of a kind that we do not know")
 
 
 def _has_only(scratch: Any, public: Any) -> bool:
