@@ -6,7 +6,10 @@ import concurrent.futures
 import os
 import signal
 import socket
+import ssl
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,7 @@ STEPS = (
     "a removed file",
 )
 LAST = Seq(len(STEPS))
+MORE_THAN_THREADS = 9  # of both workers
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +205,48 @@ def test_malformed_requests_are_refused(server: WebProcess, request_bytes: bytes
         status = connection.recv(4096).split(b" ")[1:2]
     assert status in [[b"400"], [b"414"], [b"431"], [b"501"], [b"404"]]
     assert server.get("/-/livez")[0] == 200
+
+
+def test_clients_that_send_a_byte_at_a_time_hold_no_thread_for_ever(server: WebProcess) -> None:
+    post = (
+        b"POST /team/app?cmd=batch HTTP/1.1\r\nHost: x\r\nX-HgArgs-Post: 9000\r\nContent-Length: 9000\r\n\r\n"
+    )
+    with ExitStack() as stack:
+        bodies = [stack.enter_context(server.connect())]
+        for _ in range(MORE_THAN_THREADS):
+            bodies[-1].sendall(post)
+            bodies.append(stack.enter_context(server.connect()))
+        head = bodies.pop()
+        head.sendall(b"GET /team/app HTTP/1.1\r\n")
+        handshake = stack.enter_context(socket.create_connection(("localhost", server.port)))
+        handshake.sendall(b"\x16\x03")
+        stop = stack.enter_context(dripping([*bodies, head]))
+        answers = [connection.recv(4096) for connection in bodies]
+        ends = [connection.recv(4096) for connection in (head, handshake)]
+        stop.set()
+    assert [answer[:12] for answer in answers] == [b"HTTP/1.1 408"] * MORE_THAN_THREADS
+    assert all(end[:12] in {b"", b"HTTP/1.1 400", b"HTTP/1.1 408"} for end in ends)
+    assert server.get("/team/app?cmd=heads")[0] == 200
+
+
+@contextmanager
+def dripping(connections: list[ssl.SSLSocket]) -> Iterator[threading.Event]:
+    """Send a byte over each connection now and then until the event is set."""
+    stop = threading.Event()
+
+    def drip() -> None:
+        while not stop.wait(0.2):
+            for connection in connections:
+                with suppress(OSError):
+                    connection.sendall(b"x")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    try:
+        yield stop
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_a_stop_lets_what_is_being_sent_come_through(

@@ -142,9 +142,9 @@ def _defaults(options: HaproxyOptions) -> Section:
         "option httplog",
         "option dontlog-normal",
         "timeout connect 2s",
-        "timeout client 1h",
+        "timeout client 10m",  # that neither sends nor takes anything
         "timeout server 1h",
-        "timeout http-request 30s",
+        "timeout http-request 15s",
         "timeout http-keep-alive 60s",
         "timeout queue 30s",
         f"timeout check {milliseconds(options.timing.check_timeout_seconds)}",

@@ -12,15 +12,20 @@ import io
 import ipaddress
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from hgfleet.errors import RejectedError
 from hgfleet.model.ids import RepoId
 from hgfleet.web import arguments
+from hgfleet.web.deadlines import RECEIVING, Watched
 
 MAX_BODY_BYTES = 16 * 1024 * 1024  # arguments of a wire command: 400,000 changeset ids
 MAX_DISCARDED_BYTES = 256 * 1024 * 1024  # of a refused push; a larger one is cut off
+BODY_SECONDS = 10.0  # for arguments, and a second more for each of these:
+LEAST_BYTES_PER_SECOND = 16 * 1024
+DISCARD_SECONDS = 120.0  # a slow client that is refused reads no reason, but holds no thread for ever
 _CHUNK_BYTES = 256 * 1024
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -124,20 +129,42 @@ def read_to_end(environ: dict[str, Any], answer: Iterable[bytes]) -> Iterator[by
     """Yield the answer, then take what the client still sends: hg reads no answer before it has sent all."""
     yield from answer
     remaining = MAX_DISCARDED_BYTES
-    while remaining > 0:
-        chunk = environ["wsgi.input"].read(min(remaining, _CHUNK_BYTES))
-        if not chunk:
-            return
-        remaining -= len(chunk)
+    with _receiving(environ, DISCARD_SECONDS):
+        while remaining > 0:
+            chunk = environ["wsgi.input"].read(min(remaining, _CHUNK_BYTES))
+            if not chunk:
+                return
+            remaining -= len(chunk)
 
 
 def read_body(environ: dict[str, Any]) -> bytes:
-    """Read the arguments that a client sends in the body; raise RejectedError `web.bad-body`."""
+    """Read the arguments that a client sends in the body.
+
+    Raises RejectedError `web.bad-body`, or `web.slow-body` when they do not come in time.
+    """
     length = environ.get("CONTENT_LENGTH") or "0"
     if not length.isdigit() or environ.get("HTTP_TRANSFER_ENCODING"):
         raise RejectedError("web.bad-body", "a body needs a length", status=411)
     if int(length) > MAX_BODY_BYTES:
         raise RejectedError("web.bad-body", "the arguments are too large", status=413)
-    body: bytes = environ["wsgi.input"].read(int(length)) if int(length) else b""
+    body = _receive(environ, int(length)) if int(length) else b""
     environ["wsgi.input"] = io.BytesIO(body)
     return body
+
+
+def _receive(environ: dict[str, Any], size: int) -> bytes:
+    with _receiving(environ, BODY_SECONDS + size / LEAST_BYTES_PER_SECOND) as watched:
+        body: bytes = environ["wsgi.input"].read(size)
+    if len(body) == size:
+        return body
+    if watched.is_over:
+        raise RejectedError("web.slow-body", "the arguments did not come in time", status=408)
+    raise RejectedError("web.bad-body", "the arguments broke off", status=400)
+
+
+def _receiving(environ: dict[str, Any], seconds: float) -> AbstractContextManager[Watched]:
+    """Bound what the block receives; only a real server says which socket it comes from."""
+    sock = environ.get("gunicorn.socket")
+    return (
+        nullcontext(Watched(lambda: None, 0.0)) if sock is None else RECEIVING.within(lambda: sock, seconds)
+    )

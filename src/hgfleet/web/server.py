@@ -79,6 +79,9 @@ def _settings(options: WebOptions) -> dict[str, Any]:
 def _ssl_context(_config: Any, make_default: Any) -> ssl.SSLContext:
     context: ssl.SSLContext = make_default()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # web.deadlines ends what is received, and the client is still told so. What is cut short is noticed by
+    # the length that each request has.
+    context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
     return context
 
 

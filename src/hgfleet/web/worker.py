@@ -4,7 +4,8 @@ A clone holds a thread for as long as its client takes. If readiness were asked 
 with as many clones as threads would be taken for dead and its load would go to the next one, and so on.
 
 Promises: health is answered while all threads are busy; what finds no free thread waits in its order; once it
-is to end, the worker refuses connections; else clients would wait in the kernel's queue for nobody.
+is to end, the worker refuses connections; else clients would wait in the kernel's queue for nobody. A head
+that does not come in time costs its sender the connection.
 Does not: decide how many threads there are (web.server does).
 """
 
@@ -17,12 +18,33 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
+from hgfleet.web.deadlines import RECEIVING
+
 _SPARE_THREADS = 2
 _HEALTH = ("/-/livez", "/-/readyz")
 
 
-class Worker(ThreadWorker):
-    """What gunicorn runs in every worker process."""
+class PromptWorker(ThreadWorker):
+    """A worker that waits for the head of a request, TLS handshake included, for a bounded time."""
+
+    head_seconds = 15.0
+
+    def handle(self, conn: Any) -> Any:
+        """Read a request and answer it; in a thread of the pool."""
+        conn.receiving = RECEIVING.start(lambda: conn.sock, self.head_seconds)
+        try:
+            return super().handle(conn)
+        finally:
+            RECEIVING.stop(conn.receiving)
+
+    def handle_request(self, req: Any, conn: Any) -> bool:
+        """Answer a request, whose head has come."""
+        RECEIVING.stop(conn.receiving)
+        return bool(super().handle_request(req, conn))
+
+
+class Worker(PromptWorker):
+    """What gunicorn runs in every worker process of a mirror."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -42,6 +64,7 @@ class Worker(ThreadWorker):
 
     def handle_request(self, req: Any, conn: Any) -> bool:
         """Answer a request, or lay it aside when no thread may be held for it; in a thread of the pool."""
+        RECEIVING.stop(conn.receiving)  # before it is laid aside
         if req.path in _HEALTH:
             return super().handle_request(req, conn)
         if not getattr(conn, "has_thread", False) and not self._free.acquire(blocking=False):
