@@ -7,8 +7,10 @@ import os
 import shlex
 import signal
 import socket
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +164,21 @@ def test_every_process_that_dies_is_replaced_and_named_anew(own_fleet: Fleet, tm
         "the mirror shows it",
     )
     check_repository(own_fleet, "kept")
+
+
+def test_unfinished_heads_on_the_admin_listener_are_ended_and_keep_nobody_from_asking(
+    two_mirrors: Fleet,
+) -> None:
+    target = urllib.parse.urlsplit(two_mirrors.endpoints["admin"])
+    with ExitStack() as stack:
+        address = (target.hostname, target.port)
+        silent = [stack.enter_context(socket.create_connection(address, 60)) for _ in range(20)]
+        for connection in silent:
+            connection.sendall(b"GET /-/status HTTP/1.1\r\n")
+        assert json.loads(admin(two_mirrors, "/-/status"))
+        for connection in silent:
+            while connection.recv(4096):
+                pass
 
 
 def test_status_and_metrics_are_on_the_admin_listener_only(two_mirrors: Fleet) -> None:

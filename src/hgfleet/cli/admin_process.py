@@ -30,7 +30,8 @@ from hgfleet.runtime.retry import Backoff
 log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 0.2
-_THREADS = 4
+_THREADS = 16
+_CONNECTIONS = 64
 _STOP_SECONDS = 3.0
 
 
@@ -73,13 +74,20 @@ def run_admin(config: FleetConfig, place: Place) -> int:
 
     from hgfleet.adapters.parent_death import die_with_parent
     from hgfleet.cli.admin_app import AdminApp
+    from hgfleet.web.worker import PromptWorker
+
+    class AdminWorker(PromptWorker):
+        """Operators and balancers are near, and have little to say."""
+
+        head_seconds = 2.0
 
     listener = admin_listener(Fleet(place, config).layout)
     settings = {
         "bind": _socket_address(listener.address, listener.port),
-        "worker_class": "gthread",
+        "worker_class": AdminWorker,
         "workers": 1,
         "threads": _THREADS,
+        "worker_connections": _CONNECTIONS,
         "timeout": 0,
         "graceful_timeout": 2,
         "loglevel": "warning",
