@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from tests.support.fleet import Fleet
 from tests.support.repositories import WorkingCopy
@@ -39,5 +41,25 @@ def test_clones_that_come_to_the_mirrors_bring_bundles_about(tmp_path: Path) -> 
         cloned = fleet.client().run("clone", fleet.https_url(wanted), str(tmp_path / "bundled")).ok()
         assert "applying clone bundle from" in cloned.text
         assert fleet.fetch(fleet.https_url(f"{quiet}?cmd=clonebundles")).body == b""
+        _check_listed_demand(fleet, wanted)
     finally:
         fleet.close()
+
+
+def _check_listed_demand(fleet: Fleet, path: str) -> None:
+    """Check what operators are shown of it, once both mirrors have told."""
+
+    def demand() -> dict[str, Any]:
+        [place] = json.loads(fleet.cli("bundles", "list", path, "--demand", "--json").ok().out)
+        listed: dict[str, Any] = place
+        return listed
+
+    asked = 2  # by us above, when the manifest had appeared, and by the last clone
+    wait_until(lambda: demand()["by_bundle"]["clones"] == asked, what="the last clone is counted")
+    listed = demand()
+    assert (listed["location"], listed["has_store"], listed["clones"]) == ("", False, CLONES + asked)
+    assert listed["from_origin"]["no-bundles"]["clones"] == CLONES
+    assert listed["from_origin"]["no-bundles"]["bytes"] > 0
+    table = fleet.cli("bundles", "list", "--demand").ok().out
+    assert "anywhere else" in table
+    assert "no-bundles" in table

@@ -26,11 +26,13 @@ from hgfleet.cli.bundle_parts import run_options
 from hgfleet.cli.bundle_progress import shown_sizes
 from hgfleet.cli.bundle_rows import BundleRow, describe_repository, print_checked, print_repositories
 from hgfleet.cli.changes import IDENTITY
+from hgfleet.cli.demand_rows import by_place, of_repository, print_demand
 from hgfleet.cli.fleet import CALL_SECONDS, Fleet, fleet_options
 from hgfleet.cli.output import json_option, print_json
 from hgfleet.errors import RejectedError, TransientError
 from hgfleet.model.bundle_policy import Step
 from hgfleet.model.bundle_state import BundleState
+from hgfleet.model.demand import Counts
 from hgfleet.model.ids import Seq, parse_repo_path
 from hgfleet.runtime import clock
 
@@ -83,16 +85,34 @@ def _desk(fleet: Fleet) -> Iterator[_Desk]:
 
 @bundles_group.command("list")
 @click.argument("path", required=False)
+@click.option(
+    "--demand", "is_demand", is_flag=True, help="show the clones of the last day, by the clients' places"
+)
 @fleet_options
 @json_option
-def list_bundles(path: str | None, fleet: Fleet, *, as_json: bool) -> None:
+def list_bundles(path: str | None, fleet: Fleet, *, is_demand: bool, as_json: bool) -> None:
     """List the repositories, or the one at PATH: what bundles they have, how old, and why."""
+    if is_demand:
+        _list_demand(path, fleet, as_json=as_json)
+        return
     with _desk(fleet) as desk:
         rows = [_row(desk, bound) for bound in desk.find_all(path)]
     if as_json:
         print_json([describe_repository(row) for row in rows])
     else:
         print_repositories(rows, is_detailed=path is not None)
+
+
+def _list_demand(path: str | None, fleet: Fleet, *, as_json: bool) -> None:
+    with _desk(fleet) as desk:
+        counts: Counts = desk.client.demand()
+        if path:
+            counts = of_repository(counts, desk.find(path).repository)
+        places = by_place(counts, [store.attributes for store in desk.options.stores])
+    if as_json:
+        print_json([place.to_json() for place in places])
+    else:
+        print_demand(places)
 
 
 def _row(desk: _Desk, bound: BoundPath) -> BundleRow:
