@@ -16,6 +16,7 @@ import select
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,8 @@ class Session:
         self._root = Path()
         self._repo: Any = None
         self._problem: FleetError | None = None  # why the copy may only be read
-        self._stop = _StopRequest()
+        self._unseen: int | None = None  # accepted, and the client has not heard how far it is visible
+        self._stop = _StopRequest(self._tell_visibility)
 
     def run(self) -> int:
         """Serve the client on descriptors 0, 1 and 2; return the exit status."""
@@ -168,7 +170,13 @@ class Session:
         for line in recorded_lines(f"{options.site_url.rstrip('/')}/{request.path}", changes):
             _write(line)
         if options.visible_wait_seconds > 0:
-            _write(self._wait_visible(changes[-1].seq))
+            self._unseen = changes[-1].seq
+
+    def _tell_visibility(self) -> None:
+        """Wait for the mirrors while the client, which has its answer, does its own share of a push."""
+        seq, self._unseen = self._unseen, None
+        if seq is not None:
+            _write(self._wait_visible(seq))
 
     def _wait_visible(self, seq: int) -> str:
         seconds = self._setting.options.visible_wait_seconds
@@ -185,9 +193,10 @@ class _StopRequest:
     Stands in for the event that Mercurial's loop asks before it reads each command.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, after_answer: Callable[[], None]) -> None:
         self.is_idle = False
         self._is_set = False
+        self._after_answer = after_answer
 
     def watch(self) -> None:
         """Catch the signals."""
@@ -195,7 +204,11 @@ class _StopRequest:
         signal.signal(signal.SIGHUP, self._give_up)
 
     def is_set(self) -> bool:
-        """Tell Mercurial's loop whether to end; from here to the next command's check nothing is in hand."""
+        """Tell Mercurial's loop whether to end; from here to the next command's check nothing is in hand.
+
+        It asks when a command's answer has been sent: what may follow the answer is done first.
+        """
+        self._after_answer()
         self.is_idle = True
         return self._is_set
 
