@@ -26,7 +26,8 @@ class StoreVfs(vfs.vfs):
 
     def __call__(self, path: bytes, mode: bytes = b"rb", *args: Any, **named: Any) -> Any:
         """Open a file of the store."""
-        if path == _BACKUPS and mode == b"w" and not args and not named:
+        # A store with a mode of its own has it set on the file at once, which must be there then.
+        if path == _BACKUPS and mode == b"w" and not args and not named and self.createmode is None:
             return LaterFile(super().__call__, path, mode)
         if mode in _APPENDING and not args and named.keys() <= _UNDERSTOOD:
             self._auditpath(path, mode)

@@ -48,6 +48,14 @@ def test_a_transaction_without_backups_makes_no_list_of_them(fleet: Fleet) -> No
     assert not path.exists()
 
 
+def test_a_store_with_a_mode_of_its_own_is_written_to_like_any_other(fleet: Fleet) -> None:
+    store = store_of(fleet.primary)
+    store.chmod(0o770)
+    fleet.primary.forget()  # it is opened anew with the mode
+    commit(fleet.repo, "shared")
+    assert 0o660 in {path.stat().st_mode & 0o777 for path in store.rglob("*.i")}
+
+
 def test_a_mirror_writes_the_branch_cache_in_batches(fleet: Fleet) -> None:
     for number in range(2 * MOST_UNWRITTEN):
         commit(fleet.repo, f"more {number}")
