@@ -188,7 +188,7 @@ def test_a_role_runs_once_per_host_and_only_where_the_configuration_has_it(fleet
 
     assert (twice.status, twice.err) == (1, "hgfleet: mirror runs on this host already (host=hg3)\n")
     assert elsewhere.status == 1
-    assert "does not give hg3 the role primary; it has mirror" in elsewhere.err
+    assert "does not give hg3 the role primary; it has bundler, mirror" in elsewhere.err
 
 
 def test_a_run_without_its_files_says_which_setting_names_them(fleet: HostFleet) -> None:
