@@ -144,6 +144,11 @@ def _defaults(options: HaproxyOptions) -> Section:
         "timeout connect 2s",
         "timeout client 10m",  # that neither sends nor takes anything
         "timeout server 1h",
+        # A mirror that is gone without a word is noticed by the kernel, long before that.
+        "option srvtcpka",
+        "srvtcpka-idle 10s",
+        "srvtcpka-intvl 5s",
+        "srvtcpka-cnt 3",
         "timeout http-request 15s",
         "timeout http-keep-alive 60s",
         "timeout queue 30s",
@@ -209,6 +214,8 @@ def _own_headers(options: HaproxyOptions) -> Section:
     ]
 
 
+# What a mirror has not even taken by then is asked of another one.
+_UNACKNOWLEDGED = "tcp-ut 5s"
 _READY_RULES = [
     "retry-on conn-failure empty-response 502",
     "retries 1",
@@ -251,7 +258,7 @@ def _busy_mirrors(options: HaproxyOptions) -> Section:
         *_by_repository("busy_mirrors"),
         f"hash-balance-factor {options.balance_percent}",
         *_READY_RULES,
-        f"default-server {_tls(options)}",
+        f"default-server {_tls(options)} {_UNACKNOWLEDGED}",
         *(f"{_server(mirror)} track mirrors/{mirror.name}" for mirror in options.mirrors),
     ]
 
@@ -273,7 +280,7 @@ def _checked_servers(options: HaproxyOptions, path: str) -> Section:
         "option httpchk",
         f"http-check send meth GET uri {path} ver HTTP/1.1 hdr Host {name(options.public_name)}",
         "http-check expect status 200",
-        f"default-server {_tls(options)} {checks}",
+        f"default-server {_tls(options)} {_UNACKNOWLEDGED} {checks}",
         *(f"{_server(mirror)} check-sni {mirror.certificate_name}" for mirror in options.mirrors),
     ]
 
